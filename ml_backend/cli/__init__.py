@@ -1,0 +1,20 @@
+"""The command `ml-backend`. Heavy libraries are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import typer
+
+from ml_backend.cli.checking import config, connect, doctor
+from ml_backend.cli.models import models
+from ml_backend.cli.predicting import predict
+from ml_backend.cli.serving import engine, serve, trainer, web
+
+app = typer.Typer(
+    help="Cell masks and learning models for Label Studio.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold secrets
+    add_completion=False,
+)
+for command in (serve, connect, doctor, predict, config, web, engine, trainer):
+    app.command()(command)
+app.add_typer(models, name="models")

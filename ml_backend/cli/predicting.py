@@ -1,0 +1,99 @@
+"""`predict`: masks for image files, without Label Studio."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ml_backend.cli.console import begin, complaints, console, fail, sentences
+from ml_backend.errors import BackendError
+
+
+class MaskFormat(StrEnum):
+    """File formats of label images."""
+
+    TIF = "tif"
+    PNG = "png"
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Image files.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default: beside each file.")
+    ] = None,
+    diameter: Annotated[
+        float | None, typer.Option(min=1, help="Of the objects, in pixels; default: estimated.")
+    ] = None,
+    flow_threshold: Annotated[float, typer.Option(min=0, help="Largest flow error.")] = 0.4,
+    cellprob_threshold: Annotated[float, typer.Option(help="Smallest cell probability.")] = 0.0,
+    min_size: Annotated[int, typer.Option(min=0, help="Smallest object, in pixels.")] = 15,
+    clahe: Annotated[bool, typer.Option(help="Equalise the contrast first.")] = False,
+    plane: Annotated[int | None, typer.Option(min=0, help="Of a stack; 0 = first.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Such as 0 or 0,2; 0 = first.")] = None,
+    mask_format: Annotated[
+        MaskFormat, typer.Option("--format", help="File format of the masks.")
+    ] = MaskFormat.TIF,
+) -> None:
+    """Segment image files: a label image and an overlay picture for each."""
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    from ml_backend.bootstrap.networks import file_predictor
+    from ml_backend.domain import SegmentationOptions
+    from ml_backend.service.file_prediction import refuse_equal_targets
+
+    options = SegmentationOptions(
+        diameter=diameter,
+        flow_threshold=flow_threshold,
+        cellprob_threshold=cellprob_threshold,
+        min_size=min_size,
+        clahe=clahe,
+        plane=plane,
+        channels=_channel_numbers(channels),
+    )
+    failed = 0
+    with sentences():
+        refuse_equal_targets(files, folder=output, mask_format=mask_format.value)
+        settings = begin("predict")
+        with (
+            file_predictor(settings) as predictor,
+            Progress(console=complaints) as progress,
+        ):
+            for file in progress.track(files, description="segmenting"):
+                try:
+                    done = predictor.predict(
+                        file, options=options, folder=output, mask_format=mask_format.value
+                    )
+                except BackendError as error:
+                    failed += 1
+                    progress.console.print(
+                        f"[red]{escape(str(file))}[/]: {escape(error.message)}",
+                        highlight=False,
+                        soft_wrap=True,
+                    )
+                    continue
+                diameter_text = f"{done.segmentation.diameter:.1f}"
+                console.print(
+                    f"{file}: {done.count} objects, diameter {diameter_text} px -> {done.masks}, "
+                    f"{done.overlay}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    if failed:
+        fail(f"{failed} of {len(files)} files could not be segmented.")
+
+
+def _channel_numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        fail(f"--channels {text!r} is not a list of numbers such as 0 or 0,2.")
+    if any(number < 0 for number in numbers) or len(numbers) > 3:
+        fail("--channels takes one to three numbers from 0 on.")
+    return numbers

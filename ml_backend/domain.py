@@ -1,0 +1,249 @@
+"""The nouns that all floors share: frozen data, enums and the protocols between floors.
+
+Frames: *image frame* means pixels as the browser shows the image, after EXIF rotation, y down,
+x right, origin at the top left corner of the top left pixel. Percent coordinates are 0..100 of
+the image frame's width (x) and height (y).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+POST_PROCESSING_REVISION = "1"
+"""Part of every version string: raised when the same network would answer something else."""
+
+LabelImage = npt.NDArray[np.int32]
+"""(Y, X) int32, 0 = background, 1..N = instances, consecutive, image frame."""
+
+Pixels = npt.NDArray[Any]
+"""(Y, X, C) of the detector's own data type, image frame, C >= 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectKey:
+    """Which project of which Label Studio: two servers, or a reset one, never share anything."""
+
+    origin: str  # scheme://host[:port][/prefix] of Label Studio, no slash at the end
+    project_id: int
+    created_at: int  # seconds since the epoch
+
+    def __str__(self) -> str:
+        return f"{self.origin}#{self.project_id}.{self.created_at}"
+
+
+class ControlTag(StrEnum):
+    """The control tags of a label config that instance masks can feed."""
+
+    POLYGON_LABELS = "PolygonLabels"
+    BRUSH_LABELS = "BrushLabels"
+    BITMASK_LABELS = "BitmaskLabels"
+    RECTANGLE_LABELS = "RectangleLabels"
+    ELLIPSE_LABELS = "EllipseLabels"
+    KEYPOINT_LABELS = "KeyPointLabels"
+    POLYGON = "Polygon"
+    BRUSH = "Brush"
+    BITMASK = "Bitmask"
+    RECTANGLE = "Rectangle"
+    ELLIPSE = "Ellipse"
+    KEYPOINT = "KeyPoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationOptions:
+    """What decides the masks of one image: change one and the masks must be computed again."""
+
+    model: str | None = None  # a model name or checkpoint path; None = what MODEL resolved to
+    diameter: float | None = None  # pixels, image frame; None = estimated per image
+    flow_threshold: float = 0.4  # largest accepted flow error; 0 = accept all
+    cellprob_threshold: float = 0.0  # logit
+    iterations: int | None = None  # steps of the flow dynamics; None = from the diameter
+    min_size: int = 15  # pixels; smaller objects are dropped
+    clahe: bool = False  # contrast-limited adaptive histogram equalisation first
+    plane: int | None = None  # of a stack, 0 = first; None = the middle one
+    channels: tuple[int, ...] | None = None  # 0 = first; up to 3; None = up to the first three
+
+    def canonical(self) -> dict[str, Any]:
+        """Return a JSON-able mapping that is equal exactly when the options are."""
+        return {
+            "model": self.model,
+            "diameter": self.diameter,
+            "flow_threshold": self.flow_threshold,
+            "cellprob_threshold": self.cellprob_threshold,
+            "iterations": self.iterations,
+            "min_size": self.min_size,
+            "clahe": self.clahe,
+            "plane": self.plane,
+            "channels": list(self.channels) if self.channels is not None else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """One control tag of a label config that masks will feed, with everything needed to do so."""
+
+    tag: ControlTag
+    name: str  # goes into from_name
+    to_name: str  # name of the Image tag
+    value_key: str  # key in task data that holds the image's address, e.g. "image"
+    labels: tuple[str, ...]  # as the config lists them, its own or its Labels control's
+    labels_name: str | None  # name of the separate Labels control of a bare tag, else None
+    label: str  # the label the instances get
+    segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
+    score_threshold: float = 0.0  # 0..1; instances that score lower are left out
+    max_regions: int | None = None  # above it brush and bitmask are merged; None = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """A label config, read: the controls we serve and what a person should know about it."""
+
+    controls: tuple[Control, ...]  # those left out with model_skip are not in it
+    warnings: tuple[str, ...] = ()  # a sentence each: unknown options, ignored tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedFile:
+    """A downloaded file in the image cache."""
+
+    path: Path
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A decoded image."""
+
+    pixels: Pixels
+    sha256: str  # of the file's bytes
+    notes: tuple[str, ...] = ()  # a sentence each, e.g. which plane of a stack was taken
+
+    @property
+    def height(self) -> int:
+        """Return the height of the image frame in pixels (the browser's naturalHeight)."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Return the width of the image frame in pixels (the browser's naturalWidth)."""
+        return int(self.pixels.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """The instances of one image."""
+
+    labels: LabelImage
+    scores: npt.NDArray[np.float32]  # (N,) in 0..1; scores[i] belongs to instance i + 1
+    diameter: float  # pixels, image frame: given or estimated
+    notes: tuple[str, ...] = ()  # a sentence each, for the person who sees the result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A network that can be served, by the hash of its weights."""
+
+    name: str  # e.g. "nuclei-1", "cpsam_v2", or a checkpoint's file name
+    architecture: str  # "residual-unet", "sam-vitl", "dino-vitl", "dino-vitb"
+    sha256: str  # of the weights file
+    path: str  # where the weights file lies on this machine
+    licence: str  # of the weights, e.g. "CC0-1.0", "CC-BY-NC-4.0", "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What a project serves: immutable, named by its version string."""
+
+    version: str  # e.g. "nuclei-1-3fa9c2d1", to the letter what /setup and predictions carry
+    components: Mapping[str, Component]  # by control name
+    label_config: str  # the XML it was made from
+
+    @staticmethod
+    def digest(payload: bytes) -> str:
+        """Return the short hash that ends a version string."""
+        return hashlib.sha256(payload).hexdigest()[:8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A Label Studio task as far as predictions need it."""
+
+    id: int
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A valid entry of Label Studio's `results`."""
+
+    result: Sequence[Mapping[str, Any]]
+    score: float | None  # 0..1, the mean of the instances' scores; None when there are none
+    model_version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as Label Studio reads it."""
+        return {
+            "result": list(self.result),
+            "score": 0.0 if self.score is None else self.score,
+            "model_version": self.model_version,
+        }
+
+
+class Priority(IntEnum):
+    """Who goes first on the device; lower runs earlier."""
+
+    INTERACTIVE = 0  # a person is waiting
+    BATCH = 10
+    BACKGROUND = 20  # nobody waits: the rest of a batch that ran out of time
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStudioAccess:
+    """How to reach the Label Studio that a task came from."""
+
+    origin: str | None  # scheme://host[:port][/prefix], no slash at the end; None = unknown
+    token: str | None = field(default=None, repr=False)  # legacy token or personal access token
+
+
+def is_personal_access_token(token: str) -> bool:
+    """Return whether a token is a JSON web token, as personal access tokens are; else legacy."""
+    return token.count(".") == 2
+
+
+class Fetcher(Protocol):
+    """Turns an address in task data into a file in the cache."""
+
+    def fetch(self, url: str, *, task_id: int | None, access: LabelStudioAccess) -> FetchedFile:
+        """Return the file at `url`, from the cache when it is there.
+
+        Raises:
+            ImageFetchError, ImageRefused, ImageTooLarge
+        """
+        ...
+
+
+class Segmenter(Protocol):
+    """Finds the instances in an image; safe to call from many threads."""
+
+    def segment(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        *,
+        component: Component,
+        priority: Priority,
+    ) -> Segmentation:
+        """Return the instances; blocks until they are there.
+
+        Raises:
+            ModelError, OutOfMemory, EngineError
+        """
+        ...

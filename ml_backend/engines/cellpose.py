@@ -1,0 +1,207 @@
+"""Arrays to instances with networks that predict Cellpose's flows.
+
+The loop is our own around Cellpose's pieces: `CellposeModel.eval` writes into a dictionary shared
+by its whole module, has no scores and works alone. What it decides is kept to the letter where a
+Cellpose network runs: normalisation, resizing to 30 px, tiles, taper, dynamics, thresholds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import structlog
+import torch
+
+from ml_backend.domain import (
+    Component,
+    Image,
+    Priority,
+    Segmentation,
+    SegmentationOptions,
+)
+from ml_backend.engines.batching import DeviceThread
+from ml_backend.engines.device_profile import DeviceProfile
+from ml_backend.engines.dynamics import follow_flows
+from ml_backend.engines.flow_cache import FlowCache
+from ml_backend.engines.flow_field import FlowField, compute_flow_field
+from ml_backend.engines.instances import (
+    SMALLEST_SIDE,
+    BoolArray,
+    Follow,
+    Followed,
+    InstanceOptions,
+    find_instances,
+    follow_on_cpu,
+)
+from ml_backend.engines.network_store import NetworkStore
+from ml_backend.engines.normalisation import FloatArray
+from ml_backend.engines.scale import median_diameter
+from ml_backend.errors import OutOfMemory
+
+log = structlog.get_logger(__name__)
+
+ON_CPU_NOTE = "The device ran out of memory, so this image was segmented on the CPU."
+
+
+class CellposeSegmenter:
+    """A `Segmenter` on one device; safe to call from many threads; a context manager."""
+
+    def __init__(
+        self,
+        networks: NetworkStore,
+        *,
+        make_cpu_networks: Callable[[], NetworkStore] | None = None,
+        flow_cache_mb: int = 512,
+    ) -> None:
+        """Take over `networks` and their device.
+
+        Args:
+            networks: of the device to use.
+            make_cpu_networks: opens the CPU as a second device, for images that do not fit the
+                first; None = such images are refused.
+            flow_cache_mb: memory for flows of recent images.
+        """
+        self._networks = networks
+        self._make_cpu_networks = make_cpu_networks
+        self._cpu_networks: NetworkStore | None = None
+        self._cpu_lock = threading.Lock()
+        self._cache = FlowCache(flow_cache_mb * 1024 * 1024)
+
+    def __enter__(self) -> CellposeSegmenter:
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Finish the unit on the device, refuse what waits; safe to call twice."""
+        self._networks.close()
+        with self._cpu_lock:
+            if self._cpu_networks is not None:
+                self._cpu_networks.close()
+
+    def warm(self, component: Component) -> DeviceProfile:
+        """Load, verify and try the network of `component`; return what was measured.
+
+        Raises:
+            ModelError, EngineError
+        """
+        return self._networks.get(component, priority=Priority.BACKGROUND).profile
+
+    def segment(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        *,
+        component: Component,
+        priority: Priority,
+    ) -> Segmentation:
+        """Return the instances of `image`; blocks until they are there.
+
+        Raises:
+            ModelError, OutOfMemory, EngineError
+        """
+        if min(image.height, image.width) < SMALLEST_SIDE:
+            return _nothing(image, options)
+        key = (
+            component.sha256,
+            image.sha256,
+            options.plane,
+            options.channels,
+            options.clahe,
+            options.diameter,
+        )
+        compute = partial(self.compute_field, image, options, component, priority)
+        field = self._cache.get(key, compute)
+        found = find_instances(
+            field.flows,
+            field.cell_probability,
+            InstanceOptions(
+                flow_threshold=options.flow_threshold,
+                cellprob_threshold=options.cellprob_threshold,
+                iterations=options.iterations or field.steps,
+                min_size=options.min_size,
+            ),
+            diameter=field.diameter,
+            follow=_follower(self._networks.device, priority),
+        )
+        return Segmentation(
+            labels=found.labels,
+            scores=found.scores,
+            diameter=field.diameter or median_diameter(found.labels),
+            notes=field.notes,
+        )
+
+    def compute_field(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        component: Component,
+        priority: Priority,
+    ) -> FlowField:
+        """Return what the network says about `image`, from the CPU where memory runs out.
+
+        Raises:
+            ModelError, OutOfMemory, EngineError
+        """
+        try:
+            return compute_flow_field(self._networks, image, options, component, priority)
+        except OutOfMemory:
+            fallback = self._open_cpu()
+            if fallback is None:
+                raise
+            log.warning("image falls back to the CPU", width=image.width, height=image.height)
+        field = compute_flow_field(fallback, image, options, component, priority)
+        return dataclasses.replace(field, notes=(*field.notes, ON_CPU_NOTE))
+
+    def _open_cpu(self) -> NetworkStore | None:
+        if not self._networks.device.can_fall_back or self._make_cpu_networks is None:
+            return None
+        with self._cpu_lock:
+            if self._cpu_networks is None:
+                self._cpu_networks = self._make_cpu_networks()
+            return self._cpu_networks
+
+
+def open_segmenter(
+    device: torch.device, *, max_networks: int = 2, flow_cache_mb: int = 512
+) -> CellposeSegmenter:
+    """Return a segmenter on `device` that falls back to the CPU where memory runs out."""
+
+    def cpu_networks() -> NetworkStore:
+        return NetworkStore(DeviceThread(torch.device("cpu")), max_networks=1)
+
+    return CellposeSegmenter(
+        NetworkStore(DeviceThread(device), max_networks=max_networks),
+        make_cpu_networks=cpu_networks,
+        flow_cache_mb=flow_cache_mb,
+    )
+
+
+def _nothing(image: Image, options: SegmentationOptions) -> Segmentation:
+    return Segmentation(
+        labels=np.zeros((image.height, image.width), np.int32),
+        scores=np.zeros(0, np.float32),
+        diameter=options.diameter or 0.0,
+    )
+
+
+def _follower(device: DeviceThread, priority: Priority) -> Follow:
+    # a CUDA device integrates a thousand times faster than a core; others are not worth the queue
+    if device.device.type != "cuda":
+        return follow_on_cpu
+
+    def follow(flows: FloatArray, inside: BoolArray, iterations: int) -> Followed:
+        work = partial(follow_flows, flows, inside, iterations, device=device.device)
+        try:
+            return device.call(work, priority=priority)
+        except torch.OutOfMemoryError:
+            return follow_on_cpu(flows, inside, iterations)
+
+    return follow

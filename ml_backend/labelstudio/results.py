@@ -1,0 +1,198 @@
+"""Instances <-> the regions of a Label Studio result."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.domain import Control, ControlTag, LabelConfig, LabelImage, Segmentation
+from ml_backend.labelstudio.merging import PER_PIXEL, merge_instances
+from ml_backend.labelstudio.options import DEFAULT_MAX_REGIONS
+from ml_backend.labelstudio.writing import (
+    Value,
+    write_bitmasks,
+    write_brushes,
+    write_ellipses,
+    write_keypoints,
+    write_polygons,
+    write_rectangles,
+)
+
+Region = dict[str, Any]
+
+_Writer = Callable[[LabelImage, int], list[Value | None]]
+
+_WRITERS: Mapping[ControlTag, _Writer] = {
+    ControlTag.POLYGON: write_polygons,
+    ControlTag.POLYGON_LABELS: write_polygons,
+    ControlTag.BRUSH: write_brushes,
+    ControlTag.BRUSH_LABELS: write_brushes,
+    ControlTag.BITMASK: write_bitmasks,
+    ControlTag.BITMASK_LABELS: write_bitmasks,
+    ControlTag.RECTANGLE: write_rectangles,
+    ControlTag.RECTANGLE_LABELS: write_rectangles,
+    ControlTag.ELLIPSE: write_ellipses,
+    ControlTag.ELLIPSE_LABELS: write_ellipses,
+    ControlTag.KEYPOINT: write_keypoints,
+    ControlTag.KEYPOINT_LABELS: write_keypoints,
+}
+
+# Each region of a PER_PIXEL tag costs the browser a layer of about 33 MB.
+_POLYGONS = frozenset({ControlTag.POLYGON, ControlTag.POLYGON_LABELS})
+
+
+class BuiltResult(NamedTuple):
+    """A result as Label Studio takes it."""
+
+    regions: list[Region]
+    score: float | None  # 0..1, the mean over all instances shown; None when there are none
+    notes: tuple[str, ...]  # a sentence each; they also stand in the first region's meta
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """The instances that a control shows."""
+
+    labels: LabelImage  # 1..N, consecutive
+    scores: npt.NDArray[np.float64]  # (N,) in 0..1
+
+    @property
+    def count(self) -> int:
+        return len(self.scores)
+
+
+def build_result(
+    segmentations: Mapping[str, Segmentation],
+    config: LabelConfig,
+    *,
+    notes: Sequence[str] = (),
+) -> BuiltResult:
+    """Return the regions of one task.
+
+    Above a control's `max_regions` brush and bitmask masks are merged into one region, unless a
+    polygon control of the same image carries the instances.
+
+    Args:
+        segmentations: Control name -> its instances; controls that are not in it get nothing.
+        config: The label config.
+        notes: Sentences about the image, for the person who sees the result.
+    """
+    regions: list[Region] = []
+    scores: list[npt.NDArray[np.float64]] = []
+    said = list(notes)
+    for control in config.controls:
+        segmentation = segmentations.get(control.name)
+        if segmentation is None:
+            continue
+        said += segmentation.notes
+        shown = _above_threshold(segmentation, control.score_threshold)
+        if _too_many(shown, control) and _has_polygons(segmentations, config, control):
+            said.append(
+                f"{shown.count} cells are too many for single {control.name} regions in the "
+                "browser, so that the polygons carry them."
+            )
+            continue
+        made, note = _regions(shown, control)
+        regions += made
+        said += [note] if note else []
+        scores.append(shown.scores)
+    said = list(dict.fromkeys(said))  # a sentence once, in order
+    if regions and said:
+        regions[0]["meta"] = {"text": said}
+    all_scores = np.concatenate(scores) if scores else np.zeros(0)
+    score = _rounded(float(all_scores.mean())) if len(all_scores) else None
+    return BuiltResult(regions, score, tuple(said))
+
+
+def _above_threshold(segmentation: Segmentation, threshold: float) -> _Shown:
+    scores = np.nan_to_num(segmentation.scores.astype(np.float64), nan=0.0).clip(0, 1)
+    # float32 scores against a decimal threshold: 0.3 as float32 is not below 0.3
+    kept = segmentation.scores >= np.float32(threshold)
+    if threshold <= 0 or kept.all():
+        return _Shown(labels=segmentation.labels, scores=scores)
+    renumbered = np.zeros(len(scores) + 1, dtype=np.int32)
+    renumbered[1:][kept] = np.arange(1, int(kept.sum()) + 1)
+    return _Shown(labels=renumbered[segmentation.labels], scores=scores[kept])
+
+
+def _too_many(shown: _Shown, control: Control) -> bool:
+    limit = DEFAULT_MAX_REGIONS if control.max_regions is None else control.max_regions
+    return control.tag in PER_PIXEL and shown.count > limit
+
+
+def _has_polygons(
+    segmentations: Mapping[str, Segmentation], config: LabelConfig, control: Control
+) -> bool:
+    return any(
+        other.tag in _POLYGONS and other.to_name == control.to_name and other.name in segmentations
+        for other in config.controls
+    )
+
+
+def _regions(shown: _Shown, control: Control) -> tuple[list[Region], str | None]:
+    note = None
+    if _too_many(shown, control):
+        note = (
+            f"{shown.count} cells are too many for single {control.name} regions in the browser, "
+            "so that one region shows them all, with a gap of one pixel between neighbours."
+        )
+        shown = _merged(shown)
+    frame = shown.labels.shape
+    values = _WRITERS[control.tag](shown.labels, shown.count)
+    regions: list[Region] = []
+    for index, (value, score) in enumerate(zip(values, shown.scores.tolist(), strict=True)):
+        if value is not None:
+            regions += _items(control, value, _rounded(score), _region_id(control, index), frame)
+    return regions, note
+
+
+def _merged(shown: _Shown) -> _Shown:
+    mask = merge_instances(shown.labels)
+    mean = shown.scores.mean(keepdims=True)
+    return _Shown(labels=mask.astype(np.int32), scores=mean)
+
+
+def _items(
+    control: Control, value: Value, score: float, region_id: str, frame: tuple[int, ...]
+) -> list[Region]:
+    """Return the items of one region: a second one holds the labels of a bare tag."""
+    kind = control.tag.value.lower()
+    if kind.endswith("labels"):
+        value = value | {kind: [control.label]}
+    item: Region = {
+        "id": region_id,
+        "from_name": control.name,
+        "to_name": control.to_name,
+        "type": kind,
+        "value": value,
+        "original_width": frame[1],
+        "original_height": frame[0],
+        "image_rotation": 0,
+        "score": score,
+    }
+    if control.labels_name is None:
+        return [item]
+    # Label Studio's front end saves a shape with separate Labels as two items with one id, both
+    # with the shape; its SDK demands the shape in both.
+    labelled = item | {
+        "from_name": control.labels_name,
+        "type": "labels",
+        "value": value | {"labels": [control.label]},
+    }
+    return [item, labelled]
+
+
+def _region_id(control: Control, index: int) -> str:
+    """Return an id that is unique in the result and the same whenever it is made again."""
+    text = f"{control.name}\n{index}".encode()
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _rounded(score: float) -> float:
+    return round(score, 4) if math.isfinite(score) else 0.0

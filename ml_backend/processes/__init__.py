@@ -1,0 +1,1 @@
+"""The long-lived processes: web, engine, trainer and the supervisor that runs them together."""

@@ -1,0 +1,1 @@
+"""What the product does with a request: predictions, their delivery, connecting, checking."""

@@ -1,0 +1,118 @@
+"""One task, from the address of its image to the regions that Label Studio shows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from ml_backend.domain import (
+    Control,
+    FetchedFile,
+    Fetcher,
+    Image,
+    LabelConfig,
+    LabelStudioAccess,
+    Prediction,
+    Priority,
+    Release,
+    Segmentation,
+    SegmentationOptions,
+    Segmenter,
+    Task,
+)
+from ml_backend.errors import BadRequest
+from ml_backend.labelstudio.results import build_result
+from ml_backend.labelstudio.values import read_value
+
+
+class Decoder(Protocol):
+    """Turns a file into an image."""
+
+    def __call__(
+        self, file: FetchedFile, *, plane: int | None, channels: tuple[int, ...] | None
+    ) -> Image:
+        """Return the decoded image.
+
+        Raises:
+            ImageDecodeError, ImageTooLarge
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPredictor:
+    """Predicts one task; safe to call from many threads."""
+
+    fetcher: Fetcher
+    decode: Decoder
+    segmenter: Segmenter
+
+    def predict(
+        self,
+        task: Task,
+        *,
+        release: Release,
+        config: LabelConfig,
+        access: LabelStudioAccess,
+        priority: Callable[[], Priority],
+    ) -> Prediction:
+        """Return the prediction of `task` by `release`.
+
+        `priority` is asked before each image, because it may change while the task is in work.
+        Controls with the same image and options share one segmentation.
+
+        Raises:
+            BadRequest: the task's data has no address where the label config says.
+            ImageError, ModelError, EngineError
+        """
+        done: dict[tuple[str, SegmentationOptions], Segmentation] = {}
+        by_control: dict[str, Segmentation] = {}
+        for control in config.controls:
+            address = read_value(task.data, control.value_key)
+            wanted = (address, control.segmentation)
+            if wanted not in done:
+                image = self._load(address, task, control, access)
+                segmentation = self.segmenter.segment(
+                    image,
+                    control.segmentation,
+                    component=release.components[control.name],
+                    priority=priority(),
+                )
+                done[wanted] = _with_notes(segmentation, image.notes)
+            by_control[control.name] = done[wanted]
+        built = build_result(by_control, config, notes=config.warnings)
+        return Prediction(result=built.regions, score=built.score, model_version=release.version)
+
+    def _load(self, address: str, task: Task, control: Control, access: LabelStudioAccess) -> Image:
+        file = self.fetcher.fetch(address, task_id=task.id, access=access)
+        options = control.segmentation
+        return self.decode(file, plane=options.plane, channels=options.channels)
+
+
+def _with_notes(segmentation: Segmentation, notes: tuple[str, ...]) -> Segmentation:
+    return Segmentation(
+        labels=segmentation.labels,
+        scores=segmentation.scores,
+        diameter=segmentation.diameter,
+        notes=(*notes, *segmentation.notes),
+    )
+
+
+def input_hash(task: Task, config: LabelConfig) -> str:
+    """Return a hash of what a prediction of `task` depends on besides its release."""
+    addresses = {
+        control.value_key: _address_or_none(task, control.value_key) for control in config.controls
+    }
+    content = orjson.dumps(addresses, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _address_or_none(task: Task, value_key: str) -> str | None:
+    try:
+        return read_value(task.data, value_key)
+    except BadRequest:  # the prediction will say so
+        return None

@@ -1,0 +1,1 @@
+"""The HTTP face: torch-free, answers Label Studio from the records alone."""

@@ -1,0 +1,164 @@
+"""The web application: error table, access, request ids and metrics around the routes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+
+from ml_backend.errors import BackendError, Unauthorized
+from ml_backend.web.auth import is_basic_right
+from ml_backend.web.dependencies import WebDependencies
+from ml_backend.web.labelstudio import json_response, make_router
+from ml_backend.web.metrics import CONTENT_TYPE, Metrics
+
+STATUS_BY_CODE = {
+    "request.invalid": 400,
+    "request.too_large": 413,
+    "request.unauthorized": 401,
+    "config.unusable": 422,
+    "settings.invalid": 500,
+    "image.unusable": 422,
+    "image.fetch": 422,
+    "image.refused": 422,
+    "image.too_large": 422,
+    "image.decode": 422,
+    "model.unusable": 422,
+    "model.not_found": 422,
+    "model.checkpoint": 422,
+    "engine.failed": 502,
+    "engine.unavailable": 503,
+    "engine.memory": 503,
+    "label_studio.failed": 502,
+    "store.failed": 503,
+    "backend": 500,
+}
+"""The HTTP status of every error code; a test keeps it complete."""
+
+_REQUEST_ID = "x-request-id"
+_OWN_AUTH = "/webhook"  # its callers cannot send Basic auth
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(dependencies: WebDependencies) -> FastAPI:
+    """Return the web application over these collaborators."""
+    metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await dependencies.engine.close()
+
+    app = FastAPI(
+        title="Label Studio cell backend",
+        version=dependencies.program_version,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.include_router(make_router(dependencies, metrics))
+
+    @app.get("/metrics", response_class=Response)
+    def show_metrics() -> Response:
+        """Show counters and latencies in Prometheus's text format."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+    app.add_exception_handler(BackendError, _answer_backend_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_http_error)
+    app.add_middleware(_Gate, basic_auth=dependencies.basic_auth, metrics=metrics)
+    return app
+
+
+class _Gate:
+    """Lets those in who may call; gives every answer its request id and every request its count."""
+
+    def __init__(
+        self, app: ASGIApp, *, basic_auth: tuple[str, str] | None, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._basic_auth = basic_auth
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        request_id = Headers(scope=scope).get(_REQUEST_ID, "")[:64] or uuid.uuid4().hex[:16]
+        scope.setdefault("state", {})["request_id"] = request_id
+        status: int | None = None
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answered = MutableHeaders(scope=message)
+                answered[_REQUEST_ID] = request_id
+                answered["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        with bound_contextvars(request_id=request_id):  # in every line logged meanwhile
+            try:
+                await self._enter(scope, receive, send_named)
+            except Exception:  # a bug of ours: nobody outside shall see its traceback
+                log.exception("request failed unexpectedly", path=scope["path"])
+                if status is not None:
+                    raise  # half an answer is out; the connection must break
+                await _unexpected(Request(scope))(scope, receive, send_named)
+            finally:
+                route = getattr(scope.get("route"), "path", "other")
+                self._metrics.count_request(route, status or 500, time.monotonic() - started)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._may_enter(scope["path"], Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        response = _error_response(Request(scope), Unauthorized())
+        response.headers["WWW-Authenticate"] = 'Basic realm="ml-backend"'
+        await response(scope, receive, send)
+
+    def _may_enter(self, path: str, headers: Headers) -> bool:
+        if self._basic_auth is None or path == _OWN_AUTH:
+            return True
+        return is_basic_right(headers.get("authorization"), self._basic_auth)
+
+
+def _error_response(request: Request, error: BackendError) -> Response:
+    return _body(request, STATUS_BY_CODE[error.code], error.code, error.message)
+
+
+async def _answer_backend_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BackendError)  # noqa: S101  # it is registered for no other
+    log.warning("request failed", path=request.url.path, code=error.code, reason=error.message)
+    return _error_response(request, error)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    reason = error.detail if isinstance(error, HTTPException) else "The request is invalid."
+    response = _body(request, status, f"http.{status}", reason)
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})
+    return response
+
+
+def _unexpected(request: Request) -> Response:
+    return _body(request, 500, "backend", "Something went wrong; the log has the request's id.")
+
+
+def _body(request: Request, status: int, code: str, message: str) -> Response:
+    request_id = getattr(request.state, "request_id", None)
+    return json_response(
+        {"code": code, "message": message, "request_id": request_id}, status=status
+    )

@@ -1,0 +1,68 @@
+"""What the web process is made of; `bootstrap` fills it in, tests with fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ml_backend.domain import LabelConfig, ProjectKey, Task
+from ml_backend.errors import EngineError
+from ml_backend.store.components import Components
+from ml_backend.store.events import Events
+from ml_backend.store.projects import Projects
+from ml_backend.store.releases import Releases
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCall:
+    """One request to the engine."""
+
+    release: str  # version string
+    project: ProjectKey
+    tasks: Sequence[Task]
+    label_config: str  # XML that the release was made from
+    budget_s: float  # seconds within which the engine must answer
+
+
+class EngineBrokeOff(EngineError):
+    """The engine went away in the middle of its answer; see its log."""
+
+
+class EngineClient(Protocol):
+    """The way to the engine process."""
+
+    async def predict(self, call: EngineCall) -> bytes:
+        """Return the engine's answer as it came: JSON, {"results": [entry or {} per task]}.
+
+        Raises:
+            EngineUnavailable: it cannot be reached; it may be starting, so ask again.
+            EngineBrokeOff: it went away meanwhile; another may take its place, so ask once more.
+            EngineError: it failed; asking again will not help.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDependencies:
+    """Settings and collaborators of the web process."""
+
+    model: str  # the MODEL setting
+    revision: str  # of the post-processing
+    program_version: str
+    predict_budget_s: float
+    max_request_bytes: int
+    label_studio_url: str | None  # origin of projects that no /setup has introduced
+    webhook_secret: str | None = field(default=None, repr=False)
+    basic_auth: tuple[str, str] | None = field(default=None, repr=False)  # user, password
+    parse_label_config: Callable[[str], LabelConfig]  # raises ConfigError
+    projects: Projects
+    components: Components
+    releases: Releases
+    events: Events
+    engine: EngineClient
+    poll_s: float = 0.5  # between two looks for an engine that is starting

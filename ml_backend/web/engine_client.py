@@ -1,0 +1,102 @@
+"""The engine over HTTP."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import msgspec
+
+from ml_backend.errors import EngineError, EngineUnavailable
+from ml_backend.web.dependencies import EngineBrokeOff, EngineCall
+
+GRACE_S = 5.0  # what an engine may take beyond its budget before it counts as hung
+KNOCK_TIMEOUT_S = 2.0
+TRUSTED_S = 3.0  # after an answer, for how long an engine is taken to be there
+_LEAST_BUDGET_S = 0.1  # an engine refuses 0
+
+
+class HttpEngineClient:
+    """Calls the engine at one address, be it one process or a load balancer before many."""
+
+    def __init__(
+        self, url: str, secret: str | None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._answered_at: float | None = None  # of time.monotonic
+        headers = {"Content-Type": "application/json"}
+        if secret is not None:
+            headers["Authorization"] = f"Bearer {secret}"
+        # The engine is ours and near: proxies of the environment are not for it.
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            trust_env=False,
+            transport=transport,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+        )
+
+    async def predict(self, call: EngineCall) -> bytes:
+        """Return the engine's answer as it came.
+
+        Raises:
+            EngineUnavailable: it cannot be reached, is starting or stopping.
+            EngineBrokeOff: it went away in the middle of its answer.
+            EngineError: it answered with an error, or took too long.
+        """
+        started = time.monotonic()
+        await self._knock()
+        budget_s = max(_LEAST_BUDGET_S, call.budget_s - (time.monotonic() - started))
+        # not orjson: task data may hold numbers over 64 bits
+        body = msgspec.json.encode(
+            {
+                "release": call.release,
+                "project": str(call.project),
+                "tasks": [{"id": task.id, "data": task.data} for task in call.tasks],
+                "label_config": call.label_config,
+                "budget_s": budget_s,
+            }
+        )
+        timeout = httpx.Timeout(budget_s + GRACE_S, connect=KNOCK_TIMEOUT_S)
+        try:
+            return await self._answer("POST", "/predict", content=body, timeout=timeout)
+        except httpx.TimeoutException as error:
+            raise EngineError("The engine did not answer in time; see its log.") from error
+        except httpx.HTTPError as error:
+            raise EngineBrokeOff(
+                f"The engine broke off ({type(error).__name__}); see its log."
+            ) from error
+
+    async def _knock(self) -> None:
+        """Find out whether anybody is in, unless somebody answered just now.
+
+        The socket of an engine that is starting takes connections long before the engine does: a
+        request sent then would wait unseen, and be answered after Label Studio has gone.
+        """
+        if self._answered_at is not None and time.monotonic() - self._answered_at < TRUSTED_S:
+            return
+        try:
+            await self._answer("GET", "/health", timeout=KNOCK_TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise EngineUnavailable from error
+
+    async def _answer(self, method: str, path: str, **request: Any) -> bytes:
+        try:
+            answer = await self._client.request(method, self._url + path, **request)
+        except httpx.HTTPError as error:
+            self._answered_at = None
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                raise EngineUnavailable from error
+            raise
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise EngineUnavailable
+        if answer.status_code != httpx.codes.OK:
+            raise EngineError(
+                f"The engine answered HTTP {answer.status_code} ({answer.text[:200]}); see its log."
+            )
+        self._answered_at = time.monotonic()
+        return answer.content
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

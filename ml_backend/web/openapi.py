@@ -1,0 +1,54 @@
+"""The shapes of the requests, for the OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _body(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": required}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_PROJECT = {"type": "string", "pattern": r"^[0-9]{1,9}\.[0-9]{1,10}$", "example": "1.1795215681"}
+_TASK = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "data": {"type": "object"},
+    },
+    "required": ["id", "data"],
+}
+
+BODIES: dict[str, dict[str, Any]] = {
+    "setup": _body(
+        {
+            "project": _PROJECT,
+            "schema": {"type": "string", "description": "Label config, XML."},
+            "hostname": {"type": "string"},
+            "access_token": {"type": "string"},
+            "extra_params": {},
+        },
+        ["project", "schema"],
+    ),
+    "predict": _body(
+        {
+            "tasks": {"type": "array", "items": _TASK, "minItems": 1},
+            "project": _PROJECT,
+            "label_config": {"type": "string"},
+            "params": {
+                "type": "object",
+                "properties": {"context": {"type": ["object", "null"]}},
+            },
+        },
+        ["tasks", "project", "label_config"],
+    ),
+    "webhook": _body(
+        {
+            "action": {"type": "string", "minLength": 1, "example": "ANNOTATION_CREATED"},
+            "project": {"type": "object"},
+        },
+        ["action"],
+    ),
+    "job_status": _body({"job": {"type": "string", "minLength": 1}}, ["job"]),
+}

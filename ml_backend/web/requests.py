@@ -1,0 +1,218 @@
+"""Reads request bodies: bounded, checked, and only as much of them as is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from fastapi import Request
+
+from ml_backend.domain import Task
+from ml_backend.errors import BadRequest, RequestTooLarge
+from ml_backend.store.projects import parse_project
+
+UNKNOWN_ORIGIN = "unknown"  # of a project whose Label Studio has not named itself
+_MAX_ID = 2**63 - 1
+_ACTION_CHARS = 100
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u(?P<half>[dD][89a-fA-F]..)|.)", re.DOTALL
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetupRequest:
+    """What Label Studio says of a project."""
+
+    project_id: int
+    created_at: int  # seconds since the epoch
+    label_config: str
+    hostname: str | None
+    access_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest:
+    """What Label Studio asks for, trimmed: its tasks carry all annotations and predictions."""
+
+    project: str  # "<id>.<created_at>", empty if it was not given
+    tasks: Sequence[Task]
+    label_config: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRequest:
+    """What a webhook event says of itself."""
+
+    action: str
+    project_id: int | None
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        RequestTooLarge: it is over `max_bytes`; nothing more of it is read.
+    """
+    too_large = RequestTooLarge(
+        f"The request is larger than MAX_REQUEST_MB ({max_bytes / 1e6:g} MB); "
+        "select fewer tasks at once, or raise MAX_REQUEST_MB."
+    )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def parse_setup(body: bytes) -> SetupRequest:
+    """Return what a /setup request says.
+
+    Raises:
+        BadRequest: the project or its label config is missing.
+    """
+    content = _decode(body, _SetupBody)
+    parsed = parse_project(content.project) if isinstance(content.project, str) else None
+    if parsed is None:
+        raise BadRequest('"project" must be "<id>.<created_at>" as Label Studio sends it.')
+    if not isinstance(content.schema, str):
+        raise BadRequest('"schema" must be the label config as a text.')
+    return SetupRequest(
+        project_id=parsed[0],
+        created_at=parsed[1],
+        label_config=content.schema.replace("\0", ""),
+        hostname=_text(content.hostname),
+        access_token=_text(content.access_token),
+    )
+
+
+def parse_predict(body: bytes) -> PredictRequest:
+    """Return what a /predict request asks for.
+
+    Raises:
+        BadRequest: there are no tasks, or one has no id.
+    """
+    content = _decode(body, _PredictBody)
+    if not content.tasks:
+        raise BadRequest('"tasks" must be a list of at least one task.')
+    return PredictRequest(
+        project=content.project if isinstance(content.project, str) else "",
+        tasks=[_to_task(task, index) for index, task in enumerate(content.tasks)],
+        label_config=_text(content.label_config),
+    )
+
+
+def parse_event(body: bytes) -> EventRequest:
+    """Return what a webhook event says of itself.
+
+    Raises:
+        BadRequest: it has no name.
+    """
+    content = _decode(body, _EventBody)
+    action = content.action.replace("\0", "").strip() if isinstance(content.action, str) else ""
+    if not action:
+        raise BadRequest('"action" must name the event, as Label Studio does.')
+    project = content.project if isinstance(content.project, dict) else {}
+    return EventRequest(action=action[:_ACTION_CHARS], project_id=_id(project.get("id")))
+
+
+def parse_job(body: bytes) -> str:
+    """Return the job that a /job_status request asks about.
+
+    Raises:
+        BadRequest: it names none.
+    """
+    job = _text(_decode(body, _JobBody).job)
+    if job is None:
+        raise BadRequest('"job" must be the id that /webhook answered.')
+    return job
+
+
+def origin_of(hostname: str | None) -> str:
+    """Return the origin that a /setup's hostname names: scheme://host[:port][/prefix]."""
+    if hostname is None:
+        return UNKNOWN_ORIGIN
+    try:
+        parts = urlsplit(hostname.strip())
+    except ValueError:
+        return UNKNOWN_ORIGIN
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return UNKNOWN_ORIGIN
+    host = parts.netloc.rpartition("@")[2].lower()
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+
+class _SetupBody(msgspec.Struct):
+    project: Any = None
+    schema: Any = None
+    hostname: Any = None
+    access_token: Any = None
+
+
+class _TaskBody(msgspec.Struct):
+    id: Any = None
+    data: Any = None
+
+
+class _PredictBody(msgspec.Struct):
+    tasks: list[_TaskBody]
+    project: Any = None
+    label_config: Any = None
+
+
+class _EventBody(msgspec.Struct):
+    action: Any = None
+    project: Any = None
+
+
+class _JobBody(msgspec.Struct):
+    job: Any = None
+
+
+def _decode(body: bytes, fields: type[_T]) -> _T:
+    # Fields that are not named are skipped without being built: the annotations and predictions
+    # of a batch of tasks are hundreds of megabytes, and ten times that as Python objects.
+    try:
+        try:
+            return msgspec.json.decode(body, type=fields)
+        except msgspec.DecodeError:
+            if _ESCAPE.search(body) is None:
+                raise
+            return msgspec.json.decode(_ESCAPE.sub(_whole, body), type=fields)
+    except RecursionError:
+        raise BadRequest("The request's body is nested too deeply.") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadRequest(
+            f"The request's body cannot be read ({error}); send JSON as Label Studio does."
+        ) from None
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    # browsers let half an emoji pass, msgspec refuses the whole body for it
+    return rb"\ufffd" if escape["half"] else escape[0]
+
+
+def _to_task(task: _TaskBody, index: int) -> Task:
+    task_id = _id(task.id)
+    if task_id is None:
+        raise BadRequest(f'Task {index} of the request has no "id" that is a whole number.')
+    return Task(id=task_id, data=task.data if isinstance(task.data, dict) else {})
+
+
+def _id(value: Any) -> int | None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and 0 <= value <= _MAX_ID else None
+
+
+def _text(value: Any) -> str | None:
+    # PostgreSQL cannot hold the NUL character
+    return value.replace("\0", "") if isinstance(value, str) and value else None

@@ -1,0 +1,98 @@
+"""Masks for image files: where they go, and what happens when they cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml_backend.domain import (
+    Component,
+    Image,
+    Priority,
+    Segmentation,
+    SegmentationOptions,
+)
+from ml_backend.errors import BadRequest, ImageError
+from ml_backend.service.file_prediction import FilePredictor, refuse_equal_targets
+from tests.unit.service.conftest import COMPONENT, decode_square
+
+
+class OneSquare:
+    """Finds one square in every image."""
+
+    def segment(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        *,
+        component: Component,
+        priority: Priority,
+    ) -> Segmentation:
+        """Return the square."""
+        labels = np.zeros((image.height, image.width), np.int32)
+        labels[4:9, 4:9] = 1
+        return Segmentation(labels=labels, scores=np.ones(1, np.float32), diameter=5.0)
+
+
+PREDICTOR = FilePredictor(decode=decode_square, segmenter=OneSquare(), component=COMPONENT)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return an image file."""
+    path = tmp_path / "cells.png"
+    path.write_bytes(b"pixels")
+    return path
+
+
+@pytest.mark.parametrize("mask_format", ["tif", "png"])
+def test_masks_and_overlay_are_written_beside_the_file(source: Path, mask_format: str) -> None:
+    done = PREDICTOR.predict(
+        source, options=SegmentationOptions(), folder=None, mask_format=mask_format
+    )
+
+    assert done.count == 1
+    assert {path.name for path in source.parent.iterdir()} == {
+        "cells.png",
+        f"cells_masks.{mask_format}",
+        "cells_overlay.png",
+    }
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(source: Path) -> None:
+    with pytest.raises(ImageError, match="cannot be written"):
+        PREDICTOR.predict(
+            source, options=SegmentationOptions(), folder=source / "inside", mask_format="tif"
+        )
+
+
+def test_what_cannot_be_written_leaves_no_half_file(source: Path) -> None:
+    (source.parent / "cells_masks.tif").mkdir()
+
+    with pytest.raises(ImageError, match="cannot be written"):
+        PREDICTOR.predict(source, options=SegmentationOptions(), folder=None, mask_format="tif")
+
+    assert not list(source.parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        (["a/x.png", "b/x.png"], "out"),
+        (["x.png", "x.tif"], None),
+        (["x.png", "x.png"], None),
+    ],
+)
+def test_results_that_would_replace_each_other_are_refused(
+    files: list[str], folder: str | None
+) -> None:
+    paths = [Path(file) for file in files]
+
+    with pytest.raises(BadRequest, match=r"x\.png and .* would both be written"):
+        refuse_equal_targets(paths, folder=Path(folder) if folder else None, mask_format="tif")
+
+
+def test_equal_names_in_other_folders_are_no_trouble() -> None:
+    refuse_equal_targets([Path("a/x.png"), Path("b/x.png")], folder=None, mask_format="tif")

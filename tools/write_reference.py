@@ -1,0 +1,240 @@
+"""Writes the pages of docs/reference/ that say what the code says.
+
+python tools/write_reference.py            writes them
+python tools/write_reference.py --check    says which are out of date, exits with 1 then
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # started as a script
+
+import typer  # noqa: E402 - after the path is set
+
+from ml_backend.cli import app  # noqa: E402
+from ml_backend.domain import ControlTag  # noqa: E402
+from ml_backend.engines.catalogue import built_in_networks, model_names  # noqa: E402
+from ml_backend.errors import BackendError  # noqa: E402
+from ml_backend.labelstudio.options import OPTIONS  # noqa: E402
+from ml_backend.settings import Settings  # noqa: E402
+from ml_backend.web.app import STATUS_BY_CODE  # noqa: E402
+
+FOLDER = ROOT / "docs" / "reference"
+WRITTEN_BY = "<!-- Written by tools/write_reference.py: change the code, then run it again. -->"
+
+
+def settings_page() -> str:
+    """Return the page of all environment variables."""
+    rows = [
+        (f"`{variable}`", f"`{default}`" if default else "", description)
+        for variable, default, description in Settings.describe()
+    ]
+    return _page(
+        "Settings",
+        """\
+Every setting is an environment variable. `ml-backend config` shows the values that hold now, with
+secrets masked. A variable that is set but empty counts as not set. What cannot be right is refused
+at the start, with a sentence for every variable concerned.""",
+        _table(("variable", "default", "meaning"), rows),
+    )
+
+
+def tag_options_page() -> str:
+    """Return the page of all `model_*` attributes."""
+    rows = [
+        (f"`{name}`", option.allowed, option.default, option.meaning)
+        for name, option in OPTIONS.items()
+    ]
+    own = ", ".join(f"`{network.name}`" for network in built_in_networks())
+    others = ", ".join(f"`{name}`" for name in model_names() if f"`{name}`" not in own)
+    tags = "\n".join(f"`{tag.value}`," for tag in ControlTag).removesuffix(",")
+    return _page(
+        "Options in the label config",
+        f"""\
+These tags are fed with masks when their `toName` is an `Image` tag:
+
+{tags}.
+
+The attributes below go onto such a tag. On its `Labels` tag, on its `Image` tag or on the root tag
+they hold for all controls that belong there; the nearest one wins, in this order: control,
+`Labels`, `Image`, root. A value that is not allowed makes the label config unusable, and Settings >
+Model in Label Studio shows why; an unknown attribute is ignored, with a warning in
+`ml-backend doctor --project`. What they do to the picture: [tune](../how-to/tune.md).""",
+        _table(("attribute", "value", "without it", "meaning"), rows)
+        + f"""
+
+Names for `model_name`: the built-in network {own}; Cellpose's {others}.
+See [models](../how-to/models.md).
+
+Changing an option that changes predictions makes a new model version:
+[what happens then](../how-to/connect.md#what-happens-when-the-model-version-changes).""",
+    )
+
+
+def errors_page() -> str:
+    """Return the page of all error codes."""
+    rows = []
+    for kind, depth in _tree(BackendError):
+        name = "&nbsp;&nbsp;" * depth + kind.__name__
+        meaning = (kind.__doc__ or "").strip()
+        rows.append((f"`{kind.code}`", name, str(STATUS_BY_CODE[kind.code]), meaning))
+    return _page(
+        "Errors",
+        """\
+Whatever goes wrong on purpose has a code that never changes and a sentence that says what is wrong
+and what to do. You meet them
+
+- in the log: `"event": "task failed", "code": "image.fetch", "reason": "..."`;
+- in answers of the backend: `{"code": ..., "message": ..., "request_id": ...}` with the HTTP status
+  below; the request's id is also in the header `X-Request-ID`;
+- in Label Studio, for a label config or model that cannot be served: the sentence stands in the
+  address of the error that its Settings > Model page shows;
+- from commands, after `error:`. The exit code is 78 where the settings or the model are wrong, so
+  that starting again would not help, otherwise 1.
+
+The sentence below is used where there is nothing more precise to say. A class that is set in
+belongs to the one above it.""",
+        _table(("code", "class", "status", "meaning"), rows)
+        + """
+
+Two codes are not in the tree: `http.404` and its like for addresses that do not exist, and
+`job.unknown` from `/job_status`.""",
+    )
+
+
+def cli_page() -> str:
+    """Return the page of all commands."""
+    parts = []
+    for name, function in _commands(app):
+        parts.append(f"## ml-backend {name}\n\n{_paragraph(function.__doc__)}")
+        rows = [row for row in map(_param_row, *_parameters(function)) if row]
+        if rows:
+            parts.append(_table(("argument", "value", "without it", "meaning"), rows))
+    return _page(
+        "Commands",
+        """\
+`ml-backend --help` and `ml-backend COMMAND --help` show the same. All commands read the
+[settings](settings.md) from the environment and log to standard error. `python -m ml_backend` is
+the same program.""",
+        "\n\n".join(parts),
+    )
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "tag-options.md": tag_options_page,
+    "cli.md": cli_page,
+    "errors.md": errors_page,
+}
+"""File name -> what it must hold."""
+
+
+def _page(title: str, introduction: str, body: str) -> str:
+    return f"{WRITTEN_BY}\n\n# {title}\n\n{introduction}\n\n{body}\n"
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _paragraph(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], list[Any]]:
+    """Return a command's parameters and their types, with typer's information."""
+    hints = get_type_hints(function, include_extras=True)
+    found = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if hints[parameter.name] is not typer.Context
+    ]
+    return found, [hints[parameter.name] for parameter in found]
+
+
+def _commands(group: typer.Typer) -> Iterator[tuple[str, Any]]:
+    """Yield every command as it is typed, with its function."""
+    for command in group.registered_commands:
+        function: Any = command.callback
+        yield function.__name__, function
+    for registered in group.registered_groups:
+        inner: Any = registered.typer_instance
+        yield str(registered.name), inner.registered_callback.callback
+        for name, function in _commands(inner):
+            yield f"{registered.name} {name}", function
+
+
+def _param_row(parameter: inspect.Parameter, hint: Any) -> tuple[str, ...]:
+    """Return the table row of a parameter, empty for one that people do not use."""
+    kind, info = get_args(hint)[:2]
+    if info.hidden:
+        return ()
+    required = parameter.default is inspect.Parameter.empty
+    plain = [option for option in get_args(kind) if option is not type(None)] or [kind]
+    if isinstance(info, typer.models.ArgumentInfo):
+        name = f"`{parameter.name.upper()}`" + (" ..." if get_origin(kind) is list else "")
+    else:
+        # typer takes the first name that is given for a default
+        given = info.default if isinstance(info.default, str) else None
+        name = f"`{given or _flag(parameter.name)}`"
+        if plain[0] is bool:
+            name += f", `{_flag('no_' + parameter.name)}`"
+    default = "" if required or parameter.default is None else _shown(parameter.default)
+    return name, _kind(plain[0], info.min), default, _paragraph(info.help)
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return f"{default:g}" if isinstance(default, int | float) else str(default)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _kind(kind: Any, low: float | None) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " or ".join(str(member.value) for member in kind)
+    names = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
+    return names[kind] + ("" if low is None else f", at least {low:g}")
+
+
+def _tree(kind: type[BackendError], depth: int = 0) -> Iterator[tuple[type[BackendError], int]]:
+    yield kind, depth
+    for child in kind.__subclasses__():
+        if child.__module__ == BackendError.__module__:
+            yield from _tree(child, depth + 1)
+
+
+def main() -> int:
+    """Write or check the pages; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 if old")
+    only_check = parser.parse_args().check
+    old = []
+    for name, make in PAGES.items():
+        path, text = FOLDER / name, make()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            old.append(name)
+            if not only_check:
+                path.write_text(text, encoding="utf-8")
+    for name in old:
+        print(f"{name} {'is out of date' if only_check else 'written'}")
+    return 1 if old and only_check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
