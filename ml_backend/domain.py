@@ -8,8 +8,8 @@ the image frame's width (x) and height (y).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,6 +146,16 @@ class Segmentation:
     diameter: float  # pixels, image frame: given or estimated
     notes: tuple[str, ...] = ()  # a sentence each, for the person who sees the result
 
+    def scoring_at_least(self, threshold: float) -> Segmentation:
+        """Return the instances that score `threshold` (0..1) or more, numbered anew."""
+        # float32 scores against a decimal threshold: 0.3 as float32 is not below 0.3
+        kept = self.scores >= np.float32(threshold)
+        if threshold <= 0 or kept.all():
+            return self
+        renumbered = np.zeros(len(self.scores) + 1, dtype=np.int32)
+        renumbered[1:][kept] = np.arange(1, int(kept.sum()) + 1)
+        return replace(self, labels=renumbered[self.labels], scores=self.scores[kept])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
@@ -156,6 +166,7 @@ class Component:
     sha256: str  # of the weights file
     path: str  # where the weights file lies on this machine
     licence: str  # of the weights, e.g. "CC0-1.0", "CC-BY-NC-4.0", "unknown"
+    diameter: float | None = None  # of the objects it was fine-tuned on, pixels, image frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +216,15 @@ class Priority(IntEnum):
     BACKGROUND = 20  # nobody waits: the rest of a batch that ran out of time
 
 
+Urgency = Priority | Callable[[], Priority]
+"""A priority, or what says it anew: somebody in a hurry may come to wait for work of a batch."""
+
+
+def priority_now(urgency: Urgency) -> Priority:
+    """Return the priority as it is at this moment."""
+    return urgency if isinstance(urgency, Priority) else urgency()
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelStudioAccess:
     """How to reach the Label Studio that a task came from."""
@@ -239,7 +259,7 @@ class Segmenter(Protocol):
         options: SegmentationOptions,
         *,
         component: Component,
-        priority: Priority,
+        priority: Urgency,
     ) -> Segmentation:
         """Return the instances; blocks until they are there.
 

@@ -3,7 +3,10 @@
 BackendError
 ├── BadRequest            request.invalid       the request cannot be understood
 │   ├── RequestTooLarge   request.too_large
-│   └── Unauthorized      request.unauthorized
+│   ├── Unauthorized      request.unauthorized
+│   ├── Forbidden         request.forbidden     the caller may not do this
+│   ├── NotFound          request.not_found     there is nothing of that name
+│   └── Conflict          request.conflict      its state does not allow it now
 ├── ConfigError           config.unusable       the label config cannot be served
 ├── SettingsError         settings.invalid      an environment variable is wrong
 ├── ImageError            image.unusable        an image cannot be used
@@ -17,8 +20,10 @@ BackendError
 ├── EngineError           engine.failed         the engine could not answer
 │   ├── EngineUnavailable engine.unavailable    it is not there yet
 │   └── OutOfMemory       engine.memory
+├── TrainingError         training.failed       a network cannot be trained from what there is
 ├── LabelStudioError      label_studio.failed   Label Studio refused or did not answer
 └── StoreError            store.failed          the records cannot be read or written
+    └── SessionLost       session.lost          another trainer has the session, or it ended
 
 An error's text is one sentence that says what is wrong and what to do about it. The class
 docstring is the sentence used when none is given. Codes never change once released.
@@ -59,6 +64,24 @@ class Unauthorized(BadRequest):
     """Wrong or missing user name and password (BASIC_AUTH_USER, BASIC_AUTH_PASS)."""
 
     code = "request.unauthorized"
+
+
+class Forbidden(BadRequest):
+    """/api/v1 answers this machine only; use the command line there."""
+
+    code = "request.forbidden"
+
+
+class NotFound(BadRequest):
+    """There is nothing of that name; `ml-backend sessions list` shows what there is."""
+
+    code = "request.not_found"
+
+
+class Conflict(BadRequest):
+    """Its state does not allow that now; look at it again."""
+
+    code = "request.conflict"
 
 
 class ConfigError(BackendError):
@@ -139,6 +162,12 @@ class OutOfMemory(EngineError):
     code = "engine.memory"
 
 
+class TrainingError(BackendError):
+    """The network cannot be trained from what has been annotated; see the session's report."""
+
+    code = "training.failed"
+
+
 class LabelStudioError(BackendError):
     """Label Studio refused the request or did not answer."""
 
@@ -153,3 +182,9 @@ class StoreError(BackendError):
     """The records cannot be read or written."""
 
     code = "store.failed"
+
+
+class SessionLost(StoreError):
+    """Another trainer has taken over the session, or it has ended; stop working on it."""
+
+    code = "session.lost"

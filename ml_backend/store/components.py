@@ -16,7 +16,7 @@ from ml_backend.store.upsert import insert_if_new, insert_or_replace
 
 ASK_AGAIN_AFTER_S = 30.0  # about a model that could not be served
 
-_COMPONENT_COLUMNS = ("name", "architecture", "sha256", "path", "licence", "device")
+_COMPONENT_COLUMNS = ("name", "architecture", "sha256", "path", "licence", "diameter", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +145,7 @@ class Components:
             "sha256": component.sha256 if component else None,
             "path": component.path if component else None,
             "licence": component.licence if component else None,
+            "diameter": component.diameter if component else None,
             "device": resolution.device,
             "problem": resolution.problem,
             "wanted": resolution.wanted,
@@ -161,6 +162,7 @@ def _to_resolution(row: ComponentRow) -> Resolution:
             sha256=row.sha256 or "",
             path=row.path or "",
             licence=row.licence or "unknown",
+            diameter=row.diameter,
         )
     return Resolution(
         requested=row.requested,

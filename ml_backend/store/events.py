@@ -6,7 +6,7 @@ import hashlib
 import time
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -43,6 +43,7 @@ class Event:
     state: EventState
     message: str | None
     received_at: float
+    session: str | None = None  # ids of the sessions that a START_TRAINING led to: `split_ids`
     payload: bytes = field(repr=False)  # the request's body
 
 
@@ -134,19 +135,33 @@ class Events:
         with self._database.read() as session:
             return [_to_event(row) for row in session.scalars(query)]
 
-    def finish(self, job: str, state: EventState, *, message: str | None = None) -> None:
+    def finish(
+        self,
+        job: str,
+        state: EventState,
+        message: str | None = None,
+        session: str | None = None,
+    ) -> None:
         """Note what became of an event.
+
+        Args:
+            job: The event's.
+            state: What became of it.
+            message: A sentence for a person.
+            session: Ids of the training sessions that it led to, from `join_ids`.
 
         Raises:
             StoreError: there is no such event.
         """
-        with self._database.write() as session:
-            row = session.scalar(select(EventRow).where(EventRow.job == job))
+        with self._database.write() as transaction:
+            row = transaction.scalar(select(EventRow).where(EventRow.job == job).with_for_update())
             if row is None:
                 raise StoreError(f"There is no event {job!r}; it may have been dropped for space.")
+            is_first = row.state == EventState.QUEUED
             row.state = state
             row.message = message
-            if row.action == START_TRAINING:
+            row.session = session
+            if is_first and row.action == START_TRAINING:
                 row.content_hash = f"{row.content_hash}:{row.id}"  # frees it for the next press
 
     def prune(self) -> int:
@@ -172,6 +187,16 @@ class Events:
         return result.rowcount if isinstance(result, CursorResult) else 0
 
 
+def join_ids(ids: Iterable[str]) -> str:
+    """Return the ids of an event's sessions as it keeps them, one for each network."""
+    return ",".join(ids)
+
+
+def split_ids(text: str | None) -> list[str]:
+    """Return the ids that `join_ids` joined."""
+    return [part for part in (text or "").split(",") if part]
+
+
 def _content_hash(origin: str | None, payload: bytes) -> str:
     digest = hashlib.sha256((origin or "").encode() + b"\n")
     digest.update(payload)
@@ -188,5 +213,6 @@ def _to_event(row: EventRow) -> Event:
         state=EventState(row.state),
         message=row.message,
         received_at=row.received_at,
+        session=row.session,
         payload=zlib.decompress(row.payload),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 
 from ml_backend.domain import ProjectKey
+from ml_backend.errors import StoreError
 from ml_backend.store.database import Database
 from ml_backend.store.schema import ProjectRow
 from ml_backend.store.upsert import insert_or_replace
@@ -144,6 +145,19 @@ def parse_project(project: str) -> tuple[int, int] | None:
     if not (project_id.isdigit() and created_at.isdigit()):
         return None
     return int(project_id), int(created_at)
+
+
+def parse_key(text: str) -> ProjectKey:
+    """Return the key whose text this is.
+
+    Raises:
+        StoreError: it is no key's text.
+    """
+    origin, mark, project = text.rpartition("#")
+    parsed = parse_project(project)
+    if not mark or parsed is None:
+        raise StoreError(f"{text!r} names no project; write it like http://host:8080#7.1795215681.")
+    return ProjectKey(origin=origin, project_id=parsed[0], created_at=parsed[1])
 
 
 def _is_news_free(known: Project, project: Project) -> bool:

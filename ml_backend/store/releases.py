@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -26,10 +26,18 @@ def release_version(
     components: Mapping[str, Component], canonical_config: Mapping[str, Any], revision: str
 ) -> str:
     """Return the version string: the models' names and a hash of all that decides a prediction."""
-    weights = {control: component.sha256 for control, component in components.items()}
+    weights = {control: _identity(component) for control, component in components.items()}
     payload = orjson.dumps([weights, canonical_config, revision], option=orjson.OPT_SORT_KEYS)
     names = sorted({_readable(component.name) for component in components.values()})
     return f"{'+'.join(names) or 'none'}-{Release.digest(payload)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointer:
+    """Which release a project serves, and since when: tells whether it was moved meanwhile."""
+
+    version: str
+    activated_at: float
 
 
 class Releases:
@@ -111,6 +119,31 @@ class Releases:
             row = session.get(ReleaseRow, (str(project), pointer.version))
             return None if row is None else _to_release(row)
 
+    def pointer(self, project: ProjectKey) -> Pointer | None:
+        """Return the active pointer of `project` as it is now, for `activate_after`.
+
+        Raises:
+            StoreError
+        """
+        with self._database.read() as session:
+            return _pointer(session, project)
+
+    def activate_after(self, project: ProjectKey, version: str, pointer: Pointer | None) -> bool:
+        """Make `project` serve `version`, unless the pointer has moved since `pointer` was read.
+
+        Writes only on change. False: someone was faster, and nothing was written.
+
+        Raises:
+            StoreError: there is no such release.
+        """
+        if pointer is not None and pointer.version == version:
+            return self.pointer(project) == pointer
+        with self._database.write() as session:
+            if _pointer(session, project, lock=True) != pointer:
+                return False
+            self._point(session, project, version)
+            return True
+
     def activate(self, project: ProjectKey, version: str) -> None:
         """Make `project` serve `version`, one of its releases; writes only on change.
 
@@ -122,15 +155,18 @@ class Releases:
             if pointer is not None and pointer.version == version:
                 return
         with self._database.write() as session:
-            if session.get(ReleaseRow, (str(project), version)) is None:
-                known = ", ".join(_versions(session, project)) or "none"
-                raise StoreError(f"Project {project} has no release {version!r}; it has: {known}.")
-            pointer_values = {
-                "project": str(project),
-                "version": version,
-                "activated_at": self._clock(),
-            }
-            insert_or_replace(session, ActiveReleaseRow, pointer_values)
+            self._point(session, project, version)
+
+    def _point(self, session: Session, project: ProjectKey, version: str) -> None:
+        if session.get(ReleaseRow, (str(project), version)) is None:
+            known = ", ".join(_versions(session, project)) or "none"
+            raise StoreError(f"Project {project} has no release {version!r}; it has: {known}.")
+        pointer_values = {
+            "project": str(project),
+            "version": version,
+            "activated_at": self._clock(),
+        }
+        insert_or_replace(session, ActiveReleaseRow, pointer_values)
 
     def versions(self, project: ProjectKey) -> list[str]:
         """Return the versions of `project`, newest first.
@@ -152,6 +188,11 @@ class Releases:
             return None if row is None else _to_release(row)
 
 
+def _pointer(session: Session, project: ProjectKey, *, lock: bool = False) -> Pointer | None:
+    row = session.get(ActiveReleaseRow, str(project), with_for_update=lock)
+    return None if row is None else Pointer(version=row.version, activated_at=row.activated_at)
+
+
 def _versions(session: Session, project: ProjectKey) -> list[str]:
     query = (
         select(ReleaseRow.version)
@@ -168,6 +209,13 @@ def _readable(name: str) -> str:
 
 def _same_components(one: Mapping[str, Component], other: Mapping[str, Component]) -> bool:
     return dict(one) == dict(other)
+
+
+def _identity(component: Component) -> str | list[Any]:
+    # what a network was fine-tuned on decides the scale at which it looks
+    if component.diameter is None:
+        return component.sha256
+    return [component.sha256, component.diameter]
 
 
 def _pack(components: Mapping[str, Component]) -> bytes:

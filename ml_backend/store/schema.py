@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Double
@@ -54,6 +55,7 @@ class ComponentRow(Base):
     sha256: Mapped[str | None] = mapped_column(Text)
     path: Mapped[str | None] = mapped_column(Text)
     licence: Mapped[str | None] = mapped_column(Text)
+    diameter: Mapped[float | None] = mapped_column(Double)  # pixels, of a fine-tuned network
     device: Mapped[str | None] = mapped_column(Text)
     problem: Mapped[str | None] = mapped_column(Text)  # a sentence; None while nobody has looked
     wanted: Mapped[bool] = mapped_column(Boolean, server_default=false())  # engines shall look
@@ -140,7 +142,180 @@ class EventRow(Base):
     action: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)  # queued, done, failed
     message: Mapped[str | None] = mapped_column(Text)
+    session: Mapped[str | None] = mapped_column(Text)  # that a START_TRAINING led to
     content_hash: Mapped[str] = mapped_column(Text)
     received_at: Mapped[float] = mapped_column(Double)
     size: Mapped[int] = mapped_column(BigInteger)  # bytes of `payload`
     payload: Mapped[bytes] = mapped_column(LargeBinary)  # zlib-compressed body
+
+
+class LedgerTaskRow(Base):
+    """A task that an annotation was heard of for, or the trace of a deleted one."""
+
+    __tablename__ = "ledger_tasks"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    updated_at: Mapped[float] = mapped_column(Double)  # by Label Studio's clock; 0: no data yet
+    seen_at: Mapped[float] = mapped_column(Double)  # newest snapshot that had it; 0: none
+    removed_at: Mapped[float | None] = mapped_column(Double)  # newest word of its deletion
+    heard_at: Mapped[float] = mapped_column(Double)  # by our clock: the last change of this row
+    data_hash: Mapped[str] = mapped_column(Text)
+    data: Mapped[bytes | None] = mapped_column(LargeBinary)  # zlib-compressed JSON; None: unknown
+
+
+class LedgerAnnotationRow(Base):
+    """The newest state of an annotation, or the trace of a deleted one."""
+
+    __tablename__ = "ledger_annotations"
+    __table_args__ = (Index("ledger_annotations_by_task", "project", "task_id"),)
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    annotation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int | None] = mapped_column(BigInteger)  # None: only its deletion is known
+    alive: Mapped[bool] = mapped_column(Boolean)  # follows from the times below
+    updated_at: Mapped[float] = mapped_column(Double)  # by Label Studio's clock
+    seen_at: Mapped[float] = mapped_column(Double)  # newest snapshot that had it; 0: none
+    removed_at: Mapped[float | None] = mapped_column(Double)  # newest word of its deletion
+    heard_at: Mapped[float] = mapped_column(Double)  # by our clock: the last change of this row
+    cancelled: Mapped[bool] = mapped_column(Boolean)
+    ground_truth: Mapped[bool] = mapped_column(Boolean)
+    completed_by: Mapped[int | None] = mapped_column(BigInteger)
+    parent_prediction: Mapped[int | None] = mapped_column(BigInteger)
+    content_hash: Mapped[str] = mapped_column(Text)
+    problem: Mapped[str | None] = mapped_column(Text)  # a sentence: why its result is not kept
+
+
+class LedgerResultRow(Base):
+    """What an annotator drew: apart, because SQLite rewrites the whole row at each change."""
+
+    __tablename__ = "ledger_results"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    annotation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    result: Mapped[bytes] = mapped_column(LargeBinary)  # zlib-compressed JSON
+
+
+class SplitRow(Base):
+    """On which side of the split a group of tasks stays."""
+
+    __tablename__ = "splits"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    group_name: Mapped[str] = mapped_column(Text, primary_key=True)
+    side: Mapped[str] = mapped_column(Text)  # training, hold_out
+    decided_at: Mapped[float] = mapped_column(Double)
+
+
+class SessionRow(Base):
+    """A training session."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        Index("sessions_by_project", "project", "target", "created_at"),
+        Index("sessions_by_state", "state", "created_at"),
+        *(
+            Index(
+                f"sessions_one_{state}",
+                "project",
+                "target",
+                unique=True,
+                sqlite_where=text(f"state = '{state}'"),
+                postgresql_where=text(f"state = '{state}'"),
+            )
+            for state in ("queued", "running")
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    project: Mapped[str] = mapped_column(Text)
+    target: Mapped[str] = mapped_column(Text)  # JSON: the names of its controls, sorted
+    state: Mapped[str] = mapped_column(Text)
+    trigger: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str | None] = mapped_column(Text)
+    parameters: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+    created_at: Mapped[float] = mapped_column(Double)
+    started_at: Mapped[float | None] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+    heartbeat_at: Mapped[float | None] = mapped_column(Double)
+    lease: Mapped[int] = mapped_column(BigInteger)
+    lease_owner: Mapped[str | None] = mapped_column(Text)  # the trainer
+    lease_until: Mapped[float] = mapped_column(Double)
+    stop_requested: Mapped[bool] = mapped_column(Boolean)
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    message: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+    report: Mapped[bytes | None] = mapped_column(LargeBinary)  # zlib-compressed JSON
+    manifest: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)  # the same
+
+
+class SessionPointRow(Base):
+    """One point of a session's curves."""
+
+    __tablename__ = "session_points"
+
+    session_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    point: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+
+
+class VersionRow(Base):
+    """A trained network of a project."""
+
+    __tablename__ = "versions"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    state: Mapped[str] = mapped_column(Text)
+    controls: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+    component: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+    session_id: Mapped[str | None] = mapped_column(Text)
+    parent: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Double)
+    metrics: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+    message: Mapped[str | None] = mapped_column(Text)
+
+
+class VersionNumberRow(Base):
+    """The last number that was given to a version of a project."""
+
+    __tablename__ = "version_numbers"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    last: Mapped[int] = mapped_column(BigInteger)
+
+
+class ServingRow(Base):
+    """A trained network that a control is served with instead of its base network."""
+
+    __tablename__ = "serving"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    control: Mapped[str] = mapped_column(Text, primary_key=True)
+    serving: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+
+
+class ActivationRow(Base):
+    """A change of what a project serves."""
+
+    __tablename__ = "activations"
+    __table_args__ = (
+        Index("activations_by_project", "project", "id"),
+        Index("activations_by_state", "state", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    project: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    release: Mapped[str | None] = mapped_column(Text)
+    components: Mapped[bytes] = mapped_column(LargeBinary)  # JSON: control -> component
+    removed: Mapped[bytes] = mapped_column(LargeBinary)  # JSON: names of controls
+    reason: Mapped[str] = mapped_column(Text)
+    message: Mapped[str | None] = mapped_column(Text)
+    owner: Mapped[str | None] = mapped_column(Text)  # the engine that works on it
+    lease_until: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[float] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+    served: Mapped[bytes | None] = mapped_column(LargeBinary)  # JSON: all that is served since
+    restores: Mapped[int | None] = mapped_column(BigInteger)  # of a rollback: to which; 0: base

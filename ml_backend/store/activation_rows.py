@@ -1,0 +1,89 @@
+"""Rows of activations and of what is served: their reading, and who may work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import aliased
+
+from ml_backend.domain import Component
+from ml_backend.learning import Activation, ActivationState
+from ml_backend.store.packing import component_from_json, component_to_json, from_json, to_json
+from ml_backend.store.projects import parse_key
+from ml_backend.store.schema import ActivationRow
+
+OPEN = (ActivationState.REQUESTED, ActivationState.WARMED)
+"""States in which an activation is still to be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A trained network that a control is served with."""
+
+    component: Component
+    base_requested: str  # the model that the control asked for; another one: it does not count
+    version_name: str  # of the `Version`
+
+
+def is_open() -> ColumnElement[bool]:
+    """Return the condition that an activation is still to be done."""
+    return ActivationRow.state.in_(OPEN)
+
+
+def is_due(now: float) -> ColumnElement[bool]:
+    """Return the condition that an engine may take an activation on: one a project at a time."""
+    earlier = aliased(ActivationRow)
+    has_earlier = (
+        select(earlier.id)
+        .where(
+            earlier.project == ActivationRow.project,
+            earlier.id < ActivationRow.id,
+            earlier.state.in_(OPEN),
+        )
+        .exists()
+    )
+    is_free = or_(ActivationRow.owner.is_(None), ActivationRow.lease_until <= now)
+    return and_(is_open(), is_free, ~has_earlier)
+
+
+def to_activation(row: ActivationRow) -> Activation:
+    """Return the activation in a row."""
+    components: dict[str, Any] = from_json(row.components)
+    return Activation(
+        id=row.id,
+        project=parse_key(row.project),
+        state=ActivationState(row.state),
+        release=row.release,
+        components={name: component_from_json(stored) for name, stored in components.items()},
+        removed=tuple(from_json(row.removed)),
+        reason=row.reason,
+        message=row.message,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def components_to_json(components: Mapping[str, Component]) -> bytes:
+    """Return components by control as JSON."""
+    return to_json({name: component_to_json(one) for name, one in components.items()})
+
+
+def serving_to_json(serving: Serving) -> dict[str, Any]:
+    """Return what a control is served with as a JSON-able mapping."""
+    return {
+        "component": component_to_json(serving.component),
+        "base_requested": serving.base_requested,
+        "version_name": serving.version_name,
+    }
+
+
+def serving_from_json(stored: Mapping[str, Any]) -> Serving:
+    """Return what a control is served with from its mapping."""
+    return Serving(
+        component=component_from_json(stored["component"]),
+        base_requested=stored["base_requested"],
+        version_name=stored["version_name"],
+    )

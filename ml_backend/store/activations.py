@@ -1,0 +1,299 @@
+"""Changes of what a project serves: asked for, worked on by one engine, and the way back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from ml_backend.domain import Component, ProjectKey
+from ml_backend.errors import StoreError
+from ml_backend.learning import Activation, ActivationState
+from ml_backend.store.activation_rows import (
+    OPEN,
+    Serving,
+    components_to_json,
+    is_due,
+    serving_from_json,
+    serving_to_json,
+    to_activation,
+)
+from ml_backend.store.database import Database
+from ml_backend.store.packing import from_json, to_json
+from ml_backend.store.schema import ActivationRow, ActiveReleaseRow, ReleaseRow, ServingRow
+from ml_backend.store.upsert import insert_or_replace
+
+
+class Activations:
+    """The tables of activations and of what is served instead of base networks."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def serving(self, project: ProjectKey) -> dict[str, Serving]:
+        """Return the trained network of each control that has one.
+
+        Raises:
+            StoreError
+        """
+        with self._database.read() as session:
+            return _serving(session, project)
+
+    def request(
+        self,
+        project: ProjectKey,
+        *,
+        components: Mapping[str, Component],
+        removed: Iterable[str] = (),
+        reason: str,
+    ) -> Activation:
+        """Ask the engines for a change of what `project` serves.
+
+        Args:
+            project: Whose.
+            components: By control: the networks to serve from then on.
+            removed: Controls that go back to their base network.
+            reason: A sentence for people: which session, which person.
+
+        Raises:
+            StoreError
+        """
+        with self._database.write() as session:
+            return self._insert(session, project, components, removed, reason, restores=None)
+
+    def roll_back(self, project: ProjectKey, *, reason: str) -> Activation:
+        """Ask the engines to serve again what was served before; twice goes back twice.
+
+        Raises:
+            StoreError: a change is under way, or nothing was served before.
+        """
+        with self._database.write() as session:
+            rows = _newest_first(session, project)
+            if any(row.state in OPEN for row in rows):
+                raise StoreError(
+                    f"Project {project} is changing what it serves; wait until that is done, "
+                    "then roll back."
+                )
+            done = [row for row in rows if row.state == ActivationState.DONE]
+            if not done:
+                raise StoreError(f"Project {project} has served nothing but its base networks.")
+            way = _way(done)
+            if not way:
+                raise StoreError(
+                    f"Project {project} is back at its base networks; activate a version by name."
+                )
+            before = way[-2] if len(way) > 1 else None
+            target = {} if before is None else _served(before)
+            return self._insert(
+                session,
+                project,
+                {control: one.component for control, one in target.items()},
+                sorted(_serving(session, project).keys() - target.keys()),
+                reason,
+                restores=0 if before is None else before.id,
+            )
+
+    def due(self, *, limit: int = 1) -> list[Activation]:
+        """Return activations that `claim` would give out now, the oldest first.
+
+        Of one project only its first open one; one whose engine died is due again.
+
+        Raises:
+            StoreError
+        """
+        query = select(ActivationRow).where(is_due(self._clock()))
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(ActivationRow.id).limit(limit))
+            return [to_activation(row) for row in rows]
+
+    def claim(self, activation_id: int, owner: str, lease_s: float) -> Activation | None:
+        """Take an activation on; None when it is not to be had (any more, or yet).
+
+        Raises:
+            StoreError
+        """
+        now = self._clock()
+        statement = (
+            update(ActivationRow)
+            .where(ActivationRow.id == activation_id, is_due(now))
+            .values(owner=owner, lease_until=now + lease_s)
+            .returning(ActivationRow.id)
+        )
+        with self._database.write() as session:
+            if session.scalar(statement) is None:
+                return None
+            return to_activation(session.get_one(ActivationRow, activation_id))
+
+    def renew(self, activation_id: int, owner: str, lease_s: float) -> bool:
+        """Extend a claim; False when it is lost: another engine has it, or it is finished.
+
+        Raises:
+            StoreError
+        """
+        statement = (
+            update(ActivationRow)
+            .where(
+                ActivationRow.id == activation_id,
+                ActivationRow.owner == owner,
+                ActivationRow.state.in_(OPEN),
+            )
+            .values(lease_until=self._clock() + lease_s)
+            .returning(ActivationRow.id)
+        )
+        with self._database.write() as session:
+            return session.scalar(statement) is not None
+
+    def mark(
+        self,
+        activation_id: int,
+        owner: str,
+        state: ActivationState,
+        release: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Note how far `owner` has come; DONE is written by `switch`.
+
+        Raises:
+            StoreError: `owner` has lost it, or it is finished.
+        """
+        if state is ActivationState.DONE:
+            raise StoreError("An activation is done by switching what is served, not by a mark.")
+        with self._database.write() as session:
+            row = _hold(session, activation_id, owner)
+            row.state = state
+            row.release = release or row.release
+            row.message = message or row.message
+            if state not in OPEN:
+                row.finished_at = self._clock()
+
+    def switch(
+        self,
+        activation: Activation,
+        *,
+        overrides: Mapping[str, Serving],
+        release_version: str,
+        owner: str | None = None,
+    ) -> None:
+        """Write the pointer: from now on the project serves this, in one transaction.
+
+        Args:
+            activation: The change; it is DONE afterwards.
+            overrides: By control: what it is served with instead of its base network. Controls
+                that are not in it keep their own, those in `activation.removed` lose it.
+            release_version: One of the project's releases, made of all this.
+            owner: Who claimed it; None: whoever did.
+
+        Raises:
+            StoreError: `owner` has lost it, it is finished, or there is no such release.
+        """
+        project, now = str(activation.project), self._clock()
+        with self._database.write() as session:
+            row = _hold(session, activation.id, owner)
+            if session.get(ReleaseRow, (project, release_version)) is None:
+                raise StoreError(
+                    f"Project {project} has no release {release_version!r}; make it first."
+                )
+            leaving = ServingRow.control.in_(set(activation.removed) - overrides.keys())
+            session.execute(delete(ServingRow).where(ServingRow.project == project, leaving))
+            for control, serving in overrides.items():
+                packed = to_json(serving_to_json(serving))
+                insert_or_replace(
+                    session,
+                    ServingRow,
+                    {"project": project, "control": control, "serving": packed},
+                )
+            insert_or_replace(
+                session,
+                ActiveReleaseRow,
+                {"project": project, "version": release_version, "activated_at": now},
+            )
+            served = _serving(session, activation.project)
+            row.served = to_json({name: serving_to_json(one) for name, one in served.items()})
+            row.state = ActivationState.DONE
+            row.release = release_version
+            row.finished_at = now
+
+    def history(self, project: ProjectKey) -> list[Activation]:
+        """Return the changes of what `project` serves, the newest first.
+
+        Raises:
+            StoreError
+        """
+        with self._database.read() as session:
+            return [to_activation(row) for row in _newest_first(session, project)]
+
+    def served_since(self, activation_id: int) -> dict[str, Serving]:
+        """Return all that was served from that activation on; empty: base networks only.
+
+        Raises:
+            StoreError: it is not done.
+        """
+        with self._database.read() as session:
+            row = session.get(ActivationRow, activation_id)
+            if row is None or row.state != ActivationState.DONE:
+                raise StoreError(f"Activation {activation_id} was never done; see its message.")
+            return _served(row)
+
+    def _insert(
+        self,
+        session: Session,
+        project: ProjectKey,
+        components: Mapping[str, Component],
+        removed: Iterable[str],
+        reason: str,
+        *,
+        restores: int | None,
+    ) -> Activation:
+        row = ActivationRow(
+            project=str(project),
+            state=ActivationState.REQUESTED,
+            components=components_to_json(components),
+            removed=to_json(list(removed)),
+            reason=reason,
+            lease_until=0.0,
+            created_at=self._clock(),
+            restores=restores,
+        )
+        session.add(row)
+        session.flush()
+        return to_activation(row)
+
+
+def _hold(session: Session, activation_id: int, owner: str | None) -> ActivationRow:
+    row = session.get(ActivationRow, activation_id, with_for_update=True)
+    if row is None or row.state not in OPEN or owner not in (None, row.owner):
+        raise StoreError(
+            f"Activation {activation_id} is finished or another engine's by now; leave it."
+        )
+    return row
+
+
+def _newest_first(session: Session, project: ProjectKey) -> list[ActivationRow]:
+    query = select(ActivationRow).where(ActivationRow.project == str(project))
+    return list(session.scalars(query.order_by(ActivationRow.id.desc())))
+
+
+def _way(done: Sequence[ActivationRow]) -> list[ActivationRow]:
+    """Return the changes that led to what is served now, less those that were rolled back."""
+    way: list[ActivationRow] = []
+    for row in reversed(done):
+        if row.restores is None:
+            way.append(row)
+        else:
+            while way and way[-1].id != row.restores:
+                way.pop()
+    return way
+
+
+def _serving(session: Session, project: ProjectKey) -> dict[str, Serving]:
+    query = select(ServingRow).where(ServingRow.project == str(project))
+    rows = session.scalars(query.order_by(ServingRow.control))
+    return {row.control: serving_from_json(from_json(row.serving)) for row in rows}
+
+
+def _served(row: ActivationRow) -> dict[str, Serving]:
+    stored = {} if row.served is None else from_json(row.served)
+    return {name: serving_from_json(one) for name, one in stored.items()}

@@ -1,0 +1,143 @@
+"""What can be asked of the training sessions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import undefer
+from sqlalchemy.sql.expression import SQLColumnExpression
+
+from ml_backend.domain import ProjectKey
+from ml_backend.learning import ENDED, EpochPoint, Session, SessionState
+from ml_backend.store.database import Database
+from ml_backend.store.schema import SessionPointRow, SessionRow
+from ml_backend.store.session_rows import (
+    is_claimable,
+    is_expired,
+    is_of_target,
+    target_of,
+    to_point,
+    to_session,
+)
+
+
+class SessionReading:
+    """The reading half of the table of training sessions."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, session_id: str) -> Session | None:
+        """Return that session, None if there is none.
+
+        Raises:
+            StoreError
+        """
+        with self._database.read() as transaction:
+            row = transaction.get(SessionRow, session_id)
+            return None if row is None else to_session(row)
+
+    def find(
+        self,
+        project: ProjectKey | None = None,
+        state: SessionState | None = None,
+        *,
+        limit: int = 100,
+        after: Session | None = None,
+        with_manifests: bool = True,
+    ) -> list[Session]:
+        """Return sessions, the newest first; without manifests, which may be long, on request.
+
+        `after` is the last one of the page before.
+
+        Raises:
+            StoreError
+        """
+        query = select(SessionRow).order_by(SessionRow.created_at.desc(), SessionRow.id)
+        if project is not None:
+            query = query.where(SessionRow.project == str(project))
+        if state is not None:
+            query = query.where(SessionRow.state == state)
+        if after is not None:
+            older = SessionRow.created_at < after.created_at
+            same_time = SessionRow.created_at == after.created_at
+            query = query.where(or_(older, and_(same_time, SessionRow.id > after.id)))
+        if with_manifests:
+            query = query.options(undefer(SessionRow.manifest))
+        with self._database.read() as transaction:
+            rows = transaction.scalars(query.limit(limit))
+            return [to_session(row, with_manifest=with_manifests) for row in rows]
+
+    def newest(self, project: ProjectKey, controls: Iterable[str]) -> Session | None:
+        """Return the session of that target that was requested last, None before the first.
+
+        Raises:
+            StoreError
+        """
+        return self._first(
+            is_of_target(project, target_of(controls)),
+            order=(SessionRow.created_at.desc(), SessionRow.id),
+        )
+
+    def last_ended(self, project: ProjectKey, controls: Iterable[str]) -> Session | None:
+        """Return the session of that target that ended last, however it ended.
+
+        Raises:
+            StoreError
+        """
+        return self._first(
+            and_(is_of_target(project, target_of(controls)), SessionRow.state.in_(ENDED)),
+            order=(SessionRow.finished_at.desc(), SessionRow.id),
+        )
+
+    def claimable(self, *, limit: int = 100) -> list[Session]:
+        """Return the sessions that `claim` would give out now, the oldest first.
+
+        Those are queued ones whose target has none running, and running ones whose trainer has
+        not been heard of for as long as its lease. SQL is the truth: whoever wakes trainers up
+        asks here, for a wake-up may be lost.
+
+        Raises:
+            StoreError
+        """
+        query = select(SessionRow).where(is_claimable(self._clock()))
+        query = query.order_by(SessionRow.created_at, SessionRow.id).limit(limit)
+        with self._database.read() as transaction:
+            return [to_session(row, with_manifest=False) for row in transaction.scalars(query)]
+
+    def expired(self) -> list[Session]:
+        """Return the running sessions whose trainer was not heard of for as long as its lease.
+
+        Raises:
+            StoreError
+        """
+        query = select(SessionRow).where(is_expired(self._clock()))
+        query = query.order_by(SessionRow.created_at, SessionRow.id)
+        with self._database.read() as transaction:
+            return [to_session(row, with_manifest=False) for row in transaction.scalars(query)]
+
+    def curve(self, session_id: str) -> list[EpochPoint]:
+        """Return the points of a session's curves, by epoch.
+
+        Raises:
+            StoreError
+        """
+        query = (
+            select(SessionPointRow)
+            .where(SessionPointRow.session_id == session_id)
+            .order_by(SessionPointRow.epoch)
+        )
+        with self._database.read() as transaction:
+            return [to_point(row) for row in transaction.scalars(query)]
+
+    def _first(
+        self, where: ColumnElement[bool], *, order: tuple[SQLColumnExpression[Any], ...]
+    ) -> Session | None:
+        query = select(SessionRow).where(where).order_by(*order).limit(1)
+        with self._database.read() as transaction:
+            row = transaction.scalar(query)
+            return None if row is None else to_session(row)
