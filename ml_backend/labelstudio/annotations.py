@@ -21,7 +21,7 @@ from ml_backend.labelstudio.reading import (
     read_polygon,
     read_rectangle,
 )
-from ml_backend.labelstudio.rle import MAX_PIXELS
+from ml_backend.labelstudio.rle_records import MAX_PIXELS
 
 MAX_REGIONS = 100_000
 

@@ -19,6 +19,7 @@ from defusedxml.ElementTree import fromstring
 from ml_backend.domain import Control, ControlTag, LabelConfig, SegmentationOptions
 from ml_backend.errors import ConfigError
 from ml_backend.labelstudio.config_tags import attribute, read_labels, tag_text, to_names
+from ml_backend.labelstudio.learning_options import LEARNING_OPTIONS, read_root_options
 from ml_backend.labelstudio.options import (
     OPTIONS,
     model_attributes,
@@ -50,6 +51,7 @@ def parse_label_config(xml: str) -> LabelConfig:
         reading.note_element(element)
     controls = [control for element in reading.shapes if (control := reading.control(element))]
     reading.note_stray_options()
+    reading.problems += read_root_options(root)[1]
     if reading.problems:
         raise ConfigError(f"The label config cannot be used: {'; '.join(reading.problems)}.")
     if not controls:
@@ -256,8 +258,15 @@ class _Reading:
         for element in self.optioned:
             where = tag_text(element)
             for name in model_attributes(element.attrib):
-                if name not in OPTIONS:
-                    self.warnings.append(unknown_sentence(where, name))
+                if name in LEARNING_OPTIONS:
+                    if element is not self.root:
+                        self.warnings.append(
+                            f"{where} has the option {name}, which is ignored there; put it on "
+                            "the root tag."
+                        )
+                elif name not in OPTIONS:
+                    known = (*OPTIONS, *LEARNING_OPTIONS)
+                    self.warnings.append(unknown_sentence(where, name, known))
                 elif id(element) not in carriers:
                     self.warnings.append(
                         f"{where} has the option {name}, which is ignored there; put it on a "

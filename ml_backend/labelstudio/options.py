@@ -1,10 +1,10 @@
-"""The `model_*` attributes of a label config: their names, and how each is read."""
+"""The `model_*` attributes that decide predictions: their names, and how each is read."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,9 @@ class Option:
     meaning: str  # a sentence for the documentation
 
 
-def _number(low: float, *, above: bool = False, high: float = math.inf) -> Callable[[str], float]:
+def number(low: float, *, above: bool = False, high: float = math.inf) -> Callable[[str], float]:
+    """Return what reads a number from `low` (or above it) to `high`."""
+
     def read(text: str) -> float:
         value = float(text)
         if not math.isfinite(value) or value < low or (above and value == low) or value > high:
@@ -35,7 +37,9 @@ def _number(low: float, *, above: bool = False, high: float = math.inf) -> Calla
     return read
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number from `low` to `high`."""
+
     def read(text: str) -> int:
         value = int(text)
         if not low <= value <= high:
@@ -45,7 +49,12 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def _boolean(text: str) -> bool:
+def boolean(text: str) -> bool:
+    """Read true or false.
+
+    Raises:
+        ValueError
+    """
     word = text.lower()
     if word in _TRUE:
         return True
@@ -55,7 +64,7 @@ def _boolean(text: str) -> bool:
 
 
 def _channels(text: str) -> tuple[int, ...]:
-    values = tuple(_integer(0, 9999)(part) for part in text.split(","))
+    values = tuple(integer(0, 9999)(part) for part in text.split(","))
     if len(values) > 3 or len(set(values)) < len(values):
         raise ValueError(text)
     return values
@@ -77,43 +86,43 @@ OPTIONS: Mapping[str, Option] = {
         meaning="The network that feeds this control.",
     ),
     "model_diameter": Option(
-        read=_number(0, above=True, high=100_000),
+        read=number(0, above=True, high=100_000),
         allowed="a number of pixels above 0",
         default="estimated for each image; Cellpose-SAM needs none",
         meaning="Diameter of the cells in the image; the image is resized by it for the network.",
     ),
     "model_flow_threshold": Option(
-        read=_number(0, high=1000),
+        read=number(0, high=1000),
         allowed="a number from 0 (accept every object) upwards",
         default="0.4",
         meaning="Objects whose outline fits the network's flows worse than this are dropped.",
     ),
     "model_cellprob_threshold": Option(
-        read=_number(-100, high=100),
+        read=number(-100, high=100),
         allowed="a number, usually from -6 to 6",
         default="0",
         meaning="Pixels with a lower cell probability (a logit) are background.",
     ),
     "model_iterations": Option(
-        read=_integer(1, 100_000),
+        read=integer(1, 100_000),
         allowed="a whole number above 0",
         default="from the diameter",
         meaning="Steps for which pixels follow the flows; long thin cells need more.",
     ),
     "model_min_size": Option(
-        read=_integer(0, 2**31 - 1),
+        read=integer(0, 2**31 - 1),
         allowed="a whole number of pixels from 0 upwards",
         default="15",
         meaning="Objects with fewer pixels are dropped.",
     ),
     "model_clahe": Option(
-        read=_boolean,
+        read=boolean,
         allowed="true or false",
         default="false",
         meaning="Evens out the contrast over the image before the network sees it.",
     ),
     "model_plane": Option(
-        read=_integer(0, 1_000_000),
+        read=integer(0, 1_000_000),
         allowed="the number of a plane, 0 for the first",
         default="first in time, the middle of everything else",
         meaning="Which plane of a stack is segmented.",
@@ -125,7 +134,7 @@ OPTIONS: Mapping[str, Option] = {
         meaning="Which channels the network sees, and in which order.",
     ),
     "model_score_threshold": Option(
-        read=_number(0, high=1),
+        read=number(0, high=1),
         allowed="a number from 0 to 1",
         default="0",
         meaning="Cells that score lower are left out.",
@@ -137,13 +146,13 @@ OPTIONS: Mapping[str, Option] = {
         meaning="The label that the cells get.",
     ),
     "model_skip": Option(
-        read=_boolean,
+        read=boolean,
         allowed="true or false",
         default="false",
         meaning="Whether this control is left to people.",
     ),
     "model_max_regions": Option(
-        read=_integer(0, 1_000_000),
+        read=integer(0, 1_000_000),
         allowed="a whole number from 0 (always merge) upwards",
         default=str(DEFAULT_MAX_REGIONS),
         meaning=(
@@ -164,7 +173,7 @@ OPTIONS: Mapping[str, Option] = {
         meaning="Field that says which images belong together (well, slide), for training.",
     ),
 }
-"""Every known attribute; `model_roi` and `model_group` are read by other features."""
+"""Every attribute for predictions; `model_roi` and `model_group` are for training too."""
 
 
 def model_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -173,21 +182,25 @@ def model_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in lowered.items() if name.startswith(PREFIX) and value}
 
 
-def unknown_sentence(where: str, name: str) -> str:
+def unknown_sentence(where: str, name: str, known: Collection[str]) -> str:
     """Return the sentence for an attribute we do not know, with the closest name we do."""
-    close = difflib.get_close_matches(name, OPTIONS, n=1)
-    hint = f"did you mean {close[0]}" if close else f"known are {', '.join(OPTIONS)}"
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}" if close else f"known are {', '.join(known)}"
     return f"{where} has the unknown option {shown(name)}, which is ignored; {hint}."
 
 
 def read_options(
-    attributes: Mapping[str, str], where: Mapping[str, str]
+    attributes: Mapping[str, str],
+    where: Mapping[str, str],
+    *,
+    known: Mapping[str, Option] = OPTIONS,
 ) -> tuple[dict[str, Any], list[str]]:
     """Read attributes that are known.
 
     Args:
         attributes: Name -> text.
         where: Name -> the tag that carries it, as it is named to a person.
+        known: How to read them.
 
     Returns:
         The values that could be read, and a problem for each that could not.
@@ -195,7 +208,7 @@ def read_options(
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, text in attributes.items():
-        option = OPTIONS[name]
+        option = known[name]
         try:
             values[name] = option.read(text)
         except ValueError:

@@ -111,14 +111,9 @@ def build_result(
 
 
 def _above_threshold(segmentation: Segmentation, threshold: float) -> _Shown:
-    scores = np.nan_to_num(segmentation.scores.astype(np.float64), nan=0.0).clip(0, 1)
-    # float32 scores against a decimal threshold: 0.3 as float32 is not below 0.3
-    kept = segmentation.scores >= np.float32(threshold)
-    if threshold <= 0 or kept.all():
-        return _Shown(labels=segmentation.labels, scores=scores)
-    renumbered = np.zeros(len(scores) + 1, dtype=np.int32)
-    renumbered[1:][kept] = np.arange(1, int(kept.sum()) + 1)
-    return _Shown(labels=renumbered[segmentation.labels], scores=scores[kept])
+    kept = segmentation.scoring_at_least(threshold)
+    scores = np.nan_to_num(kept.scores.astype(np.float64), nan=0.0).clip(0, 1)
+    return _Shown(labels=kept.labels, scores=scores)
 
 
 def _too_many(shown: _Shown, control: Control) -> bool:

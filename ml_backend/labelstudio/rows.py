@@ -19,6 +19,7 @@ class ProjectInfo:
     model_version: str  # title of a connected backend, or a version of stored predictions, or ""
     shows_predictions: bool  # "Use predictions to prelabel tasks"
     task_count: int
+    annotation_count: int = 0  # skipped ones not counted
 
     @property
     def name_in_setup(self) -> str:
@@ -69,6 +70,7 @@ def parse_project(item: Mapping[str, Any]) -> ProjectInfo:
         model_version=str(item["model_version"] or ""),
         shows_predictions=bool(item["show_collab_predictions"]),
         task_count=int(item["task_number"] or 0),
+        annotation_count=int(item.get("total_annotations_number") or 0),
     )
 
 

@@ -13,6 +13,7 @@ from ml_backend.labelstudio.rows import BasicAuth, ConnectedBackend, Webhook
 
 SECRET_HEADER = "X-Backend-Secret"  # noqa: S105 - the header's name
 ORIGIN_HEADER = "X-Label-Studio-Origin"
+UNKNOWN_ORIGIN = "unknown"  # of a project whose Label Studio has not named itself
 
 
 def webhook_url(backend_url: str) -> str:

@@ -126,6 +126,19 @@ def test_long_stretches_of_ink_and_background_are_read_as_the_sdk_reads_them() -
         assert np.array_equal(alpha, decode_mask(rle, *alpha.shape))
 
 
+@pytest.mark.parametrize("shape", [(1023, 1024), (1024, 1024), (1025, 1024)])
+def test_a_frame_is_its_callers_to_write_whatever_its_size(shape: tuple[int, int]) -> None:
+    mask = np.zeros(shape, dtype=np.bool_)
+    mask[5, 7:900] = mask[-1, -1] = True
+    rle = encode_mask(mask)
+
+    first, second = decode_mask(rle, *shape), decode_mask(rle, *shape)
+    first[:] = 9
+
+    assert np.array_equal(second, mask * 255)
+    assert np.array_equal(decode_mask(rle, *shape), mask * 255)
+
+
 def test_the_rows_with_ink_are_all_that_is_returned() -> None:
     labels = discs(1, diameter=10, height=300, width=200)
 
