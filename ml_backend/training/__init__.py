@@ -1,0 +1,1 @@
+"""Learning from annotations: dataset, fine-tuning, gate, trigger policy."""

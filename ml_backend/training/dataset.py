@@ -1,0 +1,254 @@
+"""What a session learns from and is judged by, built from the annotation ledger.
+
+Rules, where several things could be meant:
+
+- Skipped annotations never count; an annotation without a region is an image without objects.
+- Of several annotations of a task the ground truth counts, else the newest (`Multiple.LATEST`), or
+  each, all together weighing one (`Multiple.ALL`).
+- What cannot be fetched or read is left out with a sentence, and the session goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ml_backend.domain import FetchedFile, Fetcher, Image, LabelStudioAccess, ProjectKey
+from ml_backend.engines.scale import equivalent_diameters, median_diameter
+from ml_backend.errors import BadRequest, ImageError
+from ml_backend.labelstudio.targets import Target, subject_of
+from ml_backend.labelstudio.values import read_value
+from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
+from ml_backend.store.annotations import AnnotationLedger
+from ml_backend.store.splits import Splits
+from ml_backend.training.annotated_image import AnnotatedImage
+from ml_backend.training.dataset_report import Notes, manifest_entry, report_of
+from ml_backend.training.draft import Draft, choose_annotations, draft_of, weighted
+from ml_backend.training.grouping import Groups, pixels_group
+from ml_backend.training.unfinished import find_unfinished
+
+_TASKS_AT_A_TIME = 20  # their regions may be many megabytes each
+_TELLING = 3  # objects; the median of fewer may be that of a speck
+
+
+class Decoder(Protocol):
+    """Turns a file into an image."""
+
+    def __call__(
+        self, file: FetchedFile, *, plane: int | None, channels: tuple[int, ...] | None
+    ) -> Image:
+        """Return the decoded image.
+
+        Raises:
+            ImageDecodeError, ImageTooLarge
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The annotated images of a session, on the two sides of the split."""
+
+    training: Sequence[AnnotatedImage]
+    hold_out: Sequence[AnnotatedImage]
+    manifest: Mapping[str, Any] = field(repr=False)  # JSON-able: "images", "task_hashes"
+    report: Mapping[str, Any] = field(repr=False)  # JSON-able: what was left out, and why
+    diameter: float | None  # median of the training objects, pixels, image frame; None without any
+    diameter_spread: float  # largest over smallest median diameter of single images, 1 = equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetBuilder:
+    """Builds datasets; the split it finds or makes is kept in `splits`."""
+
+    fetcher: Fetcher
+    decode: Decoder
+    ledger: AnnotationLedger
+    splits: Splits
+    # how many objects the base network finds; None = nobody looks for half-finished images
+    count: Callable[[Image], int] | None = None
+    # the sha256 of the networks that made a prediction, by its id in Label Studio
+    authors: Callable[[int], frozenset[str]] = lambda _: frozenset()
+    # is told (tasks read, tasks in all) before each task; may raise to stop
+    on_task: Callable[[int, int], None] = lambda _done, _total: None
+
+    def build(
+        self,
+        project: ProjectKey,
+        target: Target,
+        options: LearningOptions,
+        access: LabelStudioAccess,
+    ) -> Dataset:
+        """Return the dataset of `project` for the controls of `target`, as of now.
+
+        Raises:
+            StoreError: the records cannot be read.
+            ModelError, EngineError: the base network cannot count objects.
+        """
+        notes = Notes()
+        # read before the annotations: what changes in between is news to the next session
+        task_hashes = self.ledger.task_hashes(project)
+        notes.left_out += self.ledger.problems(project).values()
+        drafts = list(self._drafts(project, target, options, access, sorted(task_hashes), notes))
+        drafts = self._finished(drafts, options, notes)
+        drafts = weighted(drafts)
+        images = self._sided(project, drafts, notes)
+        training = _with_enough([image for image in images if image.side is Side.TRAINING], options)
+        notes.left_out += training.left_out
+        hold_out = [
+            self._with_authors(image, drafts) for image in images if image.side is Side.HOLD_OUT
+        ]
+        by_image = {
+            (draft.annotation.task_id, draft.annotation.annotation_id): draft for draft in drafts
+        }
+        diameter, spread = _sizes(training.images)
+        return Dataset(
+            training=training.images,
+            hold_out=hold_out,
+            manifest={
+                "task_hashes": {str(task_id): text for task_id, text in task_hashes.items()},
+                "subject": subject_of(target, options),
+                "controls": list(target.names),
+                "images": [
+                    manifest_entry(image, by_image[(image.task_id, image.annotation_ids[0])])
+                    for image in (*training.images, *hold_out)
+                ],
+            },
+            report=report_of(training.images, hold_out, notes, diameter, spread),
+            diameter=diameter,
+            diameter_spread=spread,
+        )
+
+    def _drafts(
+        self,
+        project: ProjectKey,
+        target: Target,
+        options: LearningOptions,
+        access: LabelStudioAccess,
+        task_ids: Sequence[int],
+        notes: Notes,
+    ) -> Iterator[Draft]:
+        for start in range(0, len(task_ids), _TASKS_AT_A_TIME):
+            chunk = task_ids[start : start + _TASKS_AT_A_TIME]
+            by_task: dict[int, list[Annotation]] = {}
+            for annotation in self.ledger.counted(project, task_ids=chunk):
+                by_task.setdefault(annotation.task_id, []).append(annotation)
+            for index, task_id in enumerate(chunk, start=start):
+                self.on_task(index, len(task_ids))
+                chosen = choose_annotations(by_task.get(task_id, []), options.parameters.multiple)
+                task = self.ledger.task(project, task_id)
+                if not chosen:
+                    continue  # gone since the hashes were read
+                if task is None:
+                    notes.left_out.append(
+                        f"Task {task_id} is left out: what data it has is not known; set "
+                        "LABEL_STUDIO_API_KEY, so that it can be asked for."
+                    )
+                    continue
+                yield from self._of_task(task, chosen, target, options, access, notes)
+
+    def _of_task(
+        self,
+        task: LabelledTask,
+        annotations: Sequence[Annotation],
+        target: Target,
+        options: LearningOptions,
+        access: LabelStudioAccess,
+        notes: Notes,
+    ) -> Iterator[Draft]:
+        try:
+            address = read_value(task.data, target.value_key)
+            file = self.fetcher.fetch(address, task_id=task.task_id, access=access)
+            image = self.decode(file, plane=target.plane, channels=target.channels)
+        except (BadRequest, ImageError) as error:
+            notes.left_out.append(f"Task {task.task_id} is left out: {error.message}")
+            return
+        pixels = pixels_group(image)
+        for annotation in annotations:
+            try:
+                yield draft_of(task, annotation, image, pixels, target, options)
+            except BadRequest as error:
+                notes.left_out.append(
+                    f"Annotation {annotation.annotation_id} of task {task.task_id} is left out: "
+                    f"{error.message}"
+                )
+
+    def _finished(self, drafts: list[Draft], options: LearningOptions, notes: Notes) -> list[Draft]:
+        """Name the tasks that look half-finished, and leave them out where that is wanted."""
+        if self.count is None:
+            return drafts
+        unmarked = [draft for draft in drafts if not draft.is_marked]
+        unfinished = find_unfinished(
+            [draft.image for draft in unmarked],
+            [draft.outlined for draft in unmarked],
+            self.count,
+        )
+        leave_out = options.parameters.leave_out_unfinished
+        for one in unfinished:
+            facts = {"task": one.task_id, "objects": one.objects, "base_finds": one.found}
+            notes.unfinished.append(facts | {"left_out": leave_out})
+            (notes.left_out if leave_out else notes.remarks).append(one.sentence)
+        if not leave_out:
+            return drafts
+        named = {one.annotation_ids for one in unfinished}
+        return [draft for draft in drafts if draft.image.annotation_ids not in named]
+
+    def _sided(
+        self, project: ProjectKey, drafts: Sequence[Draft], notes: Notes
+    ) -> list[AnnotatedImage]:
+        """Return the images with their sides, which are settled now where they were not."""
+        groups = Groups.of((draft.image.group, draft.pixels) for draft in drafts)
+        sides = self.splits.decide(project, groups.sides(self.splits.sides(project)))
+        images = []
+        for draft in drafts:
+            side = sides[draft.image.group]
+            if side is Side.TRAINING and sides[draft.pixels] is Side.HOLD_OUT:
+                notes.left_out.append(
+                    f"Task {draft.image.task_id} is left out: the same picture is held out."
+                )
+                continue
+            images.append(replace(draft.image, side=side))
+        return images
+
+    def _with_authors(self, image: AnnotatedImage, drafts: Sequence[Draft]) -> AnnotatedImage:
+        if not image.untouched:
+            return image
+        shown = next(
+            draft.annotation.parent_prediction
+            for draft in drafts
+            if draft.image.annotation_ids == image.annotation_ids
+        )
+        return image if shown is None else replace(image, accepted_from=self.authors(shown))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Enough:
+    images: list[AnnotatedImage]
+    left_out: list[str]
+
+
+def _with_enough(images: Sequence[AnnotatedImage], options: LearningOptions) -> _Enough:
+    """Return the training images that hold enough objects, or none at all."""
+    least = options.parameters.min_train_masks
+    few = [image for image in images if 0 < image.objects < least]
+    return _Enough(
+        images=[image for image in images if not 0 < image.objects < least],
+        left_out=[
+            f"Task {image.task_id} is left out: it has {image.objects} objects, fewer than the "
+            f"{least} that model_min_train_masks asks for."
+            for image in few
+        ],
+    )
+
+
+def _sizes(images: Sequence[AnnotatedImage]) -> tuple[float | None, float]:
+    """Return the median diameter of all objects, and how much single images' medians differ."""
+    diameters = [equivalent_diameters(image.labels) for image in images if image.objects]
+    if not diameters:
+        return None, 1.0
+    telling = [image for image in images if image.objects >= _TELLING] or images
+    medians = [median_diameter(image.labels) for image in telling if image.objects]
+    return float(np.median(np.concatenate(diameters))), max(medians) / min(medians)

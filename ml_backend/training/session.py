@@ -1,0 +1,276 @@
+"""One training session from its dataset to a published version, at any moment to be taken up again.
+
+Whatever it has done lies in its folder (dataset, checkpoints) or in the records (version's name,
+version, activation), and is found there by the next try: nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ml_backend.domain import Component, ProjectKey
+from ml_backend.learning import (
+    Activation,
+    EpochPoint,
+    Promotion,
+    Session,
+    SessionState,
+    Version,
+    VersionState,
+)
+from ml_backend.training.annotated_image import AnnotatedImage
+from ml_backend.training.collapse import CollapseWatch
+from ml_backend.training.dataset import Dataset
+from ml_backend.training.fine_tuned import FineTuned
+from ml_backend.training.gate import Verdict
+from ml_backend.training.interruption import Interruption
+from ml_backend.training.outcome import Outcome, failed, stopped
+from ml_backend.training.progress import Progress
+from ml_backend.training.publishing import Publication, Publisher, version_name
+from ml_backend.training.scoring import ImageScore
+from ml_backend.training.session_facts import (
+    data_of,
+    precision_of,
+    require_something_to_learn,
+)
+from ml_backend.training.session_log import Phase, SessionLog
+
+Scores = Sequence[ImageScore]
+
+
+class VersionRecords(Protocol):
+    """The part of the versions' records that a session writes to."""
+
+    def next_number(self, project: ProjectKey) -> int:
+        """Return a number that no other version gets."""
+        ...
+
+    def get(self, project: ProjectKey, name: str) -> Version | None:
+        """Return that version."""
+        ...
+
+    def add(self, version: Version) -> None:
+        """Keep a new one."""
+        ...
+
+    def history(self, project: ProjectKey) -> list[Activation]:
+        """Return the changes of what the project serves."""
+        ...
+
+    def request(
+        self, project: ProjectKey, *, components: Mapping[str, Component], reason: str
+    ) -> Activation:
+        """Ask the engines for a change."""
+        ...
+
+
+class Train(Protocol):
+    """Fine-tunes a network, from the beginning or from the checkpoint in `folder`."""
+
+    def __call__(
+        self,
+        start: Component,
+        dataset: Dataset,
+        *,
+        folder: Path,
+        on_epoch: Callable[[EpochPoint], None],
+        on_step: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+        score: Callable[[Path], tuple[float, float, float]] | None,
+    ) -> FineTuned:
+        """Return the network; `should_stop` is asked before each batch."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionTools:
+    """What a session works with."""
+
+    dataset: Callable[[], Dataset]  # the frozen one, or a new one that is frozen now
+    base: Component  # what the controls ask for
+    start: Component  # what the training starts from: the base, or what was served
+    served: Callable[[], Sequence[Component]]  # now, for the session's controls
+    train: Train
+    score: Callable[[Component, Sequence[AnnotatedImage]], Scores]
+    component_of: Callable[[Path, Component, float | None], Component]  # of weights in training
+    judge: Callable[[Scores, Scores, Scores, Promotion], Verdict]  # candidate, active, base
+    promotion: Promotion
+    publisher: Publisher
+    versions: VersionRecords
+    facts: Mapping[str, Any]  # for the version's manifest: libraries, parameters
+    clock: Callable[[], float] = time.time
+
+
+class SessionRun:
+    """Runs one session in this process; `run` is called once."""
+
+    def __init__(
+        self,
+        session: Session,
+        tools: SessionTools,
+        *,
+        journal: SessionLog,
+        interruption: Interruption,
+        folder: Path,
+    ) -> None:
+        """Keep the collaborators; `folder` is the session's own and outlives this process."""
+        self._session = session
+        self._own = tools
+        self._journal = journal
+        self._interruption = interruption
+        self._folder = folder
+        self._collapse: str | None = None  # why the training was ended early
+        self._done = 0.0  # part of the training
+
+    def run(self) -> Outcome:
+        """Return what came of it, for the records; see `outcome.guarded` for what it raises."""
+        made = self._made()
+        if made is not None:
+            return self._conclude(made)
+        self._journal.phase(Phase.DATASET)
+        dataset = self._own.dataset()
+        self._journal.keep_manifest(dataset.manifest)
+        self._journal.tell(**dataset.report)
+        require_something_to_learn(dataset)
+        self._interruption.check()
+
+        self._journal.phase(Phase.BASELINE)
+        base_scores = self._own.score(self._own.base, dataset.hold_out)
+        self._journal.phase(Phase.TRAINING)
+        trained = self._train(dataset, base_scores)
+        if self._collapse is not None:
+            return failed(self._collapse)
+        self._interruption.check()
+        if trained.stopped:
+            return stopped()
+        self._journal.tell(training_notes=list(trained.notes))
+
+        self._journal.phase(Phase.SCORING)
+        candidate = self._own.component_of(trained.weights, self._own.start, trained.diameter)
+        candidate_scores = self._own.score(candidate, dataset.hold_out)
+        verdict = self._own.judge(
+            candidate_scores,
+            self._active_scores(dataset, base_scores),
+            base_scores,
+            self._own.promotion,
+        )
+        self._journal.tell(gate=dict(verdict.numbers), verdict=verdict.sentence)
+        with self._interruption.shielded():  # short, and whole the next time if it is killed
+            self._journal.phase(Phase.PUBLISHING)
+            return self._conclude(self._publish(trained, verdict, dataset))
+
+    def _train(self, dataset: Dataset, base_scores: Scores) -> FineTuned:
+        watch = CollapseWatch(
+            base_found=sum(score.found for score in base_scores),
+            outlined=sum(score.objects for score in base_scores),
+        )
+        diameter = dataset.diameter
+
+        def score(weights: Path) -> tuple[float, float, float]:
+            component = self._own.component_of(weights, self._own.start, diameter)
+            scores = self._own.score(component, dataset.hold_out)
+            found = sum(one.found for one in scores)
+            self._collapse = watch.look(found, self._done) or self._collapse
+            return precision_of(scores)
+
+        with self._interruption.shielded():  # the loop asks before each batch
+            return self._own.train(
+                self._own.start,
+                dataset,
+                folder=self._folder,
+                on_epoch=self._journal.point,
+                on_step=self._step,
+                should_stop=self._is_to_stop,
+                score=score if dataset.hold_out else None,
+            )
+
+    def _step(self, progress: Progress) -> None:
+        self._done = progress.step / max(progress.steps, 1)
+        self._journal.steps(progress.to_json())
+
+    def _is_to_stop(self) -> bool:
+        return self._interruption.requested or self._collapse is not None
+
+    def _active_scores(self, dataset: Dataset, base_scores: Scores) -> Scores:
+        """Return the scores of what is served now: of several networks, those of the best."""
+        found = [
+            self._own.score(component, dataset.hold_out)
+            for component in self._own.served()
+            if component.sha256 != self._own.base.sha256
+        ]
+        return max(found, key=lambda scores: sum(precision_of(scores)), default=base_scores)
+
+    def _publish(self, trained: FineTuned, verdict: Verdict, dataset: Dataset) -> Version:
+        """Return the new version, in its folder and in the records."""
+        session = self._session
+        name = session.version
+        while True:
+            if name is None:
+                number = self._own.versions.next_number(session.project)
+                name = version_name(self._own.start.name, session.project, number)
+                self._journal.keep_version(name)
+            publication = Publication(
+                name=name,
+                session_id=session.id,
+                weights=trained.weights,
+                parent=self._own.start,
+                licence=self._own.start.licence,
+                diameter=trained.diameter,
+                facts={
+                    **self._own.facts,
+                    "controls": list(session.controls),
+                    "metrics": dict(verdict.numbers),
+                    "data": data_of(dataset),
+                },
+            )
+            try:
+                component = self._own.publisher.publish(session.project, publication)
+                break
+            except FileExistsError:
+                name = None  # a folder of earlier records has it; the next number may do
+        version = Version(
+            project=session.project,
+            name=name,
+            state=VersionState.CANDIDATE,  # whoever serves it knows when it is published
+            controls=session.controls,
+            component=component,
+            session_id=session.id,
+            parent=self._own.start.name,
+            created_at=self._own.clock(),
+            metrics={**verdict.numbers, "promote": verdict.promote},
+            message=verdict.sentence,
+        )
+        self._own.versions.add(version)
+        return version
+
+    def _made(self) -> Version | None:
+        """Return the version that an earlier try of this session has recorded."""
+        if self._session.version is None:
+            return None
+        version = self._own.versions.get(self._session.project, self._session.version)
+        is_ours = version is not None and version.session_id == self._session.id
+        return version if is_ours else None
+
+    def _conclude(self, version: Version) -> Outcome:
+        """Ask for the version to be served if it may be, once."""
+        if version.metrics.get("promote"):
+            asked = (
+                component.sha256
+                for activation in self._own.versions.history(version.project)
+                for component in activation.components.values()
+            )
+            if version.component.sha256 not in asked:
+                self._own.versions.request(
+                    version.project,
+                    components=dict.fromkeys(version.controls, version.component),
+                    reason=f"Session {self._session.id} trained {version.name}.",
+                )
+        return Outcome(
+            state=SessionState.COMPLETED,
+            message=version.message or f"{version.name} was trained.",
+            version=version.name,
+        )

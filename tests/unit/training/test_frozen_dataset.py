@@ -1,0 +1,120 @@
+"""What a session learns from is settled once."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml_backend.domain import Component, Image
+from ml_backend.learning import Side
+from ml_backend.training.annotated_image import AnnotatedImage
+from ml_backend.training.dataset import Dataset
+from ml_backend.training.frozen_dataset import INDEX, FrozenDataset
+
+START = Component(
+    name="nuclei-1", architecture="residual-unet", sha256="ab" * 32, path="/w", licence="CC0-1.0"
+)
+
+
+def image(task: int, side: Side, *, is_partial: bool = False) -> AnnotatedImage:
+    noise = np.random.default_rng(task)
+    return AnnotatedImage(
+        task_id=task,
+        annotation_ids=(10 * task, 10 * task + 1),
+        group=f"group {task}",
+        side=side,
+        image=Image(
+            pixels=noise.integers(0, 60_000, (9, 7, 2), dtype=np.uint16),
+            sha256=f"{task:064x}",
+            notes=("A plane was chosen.",),
+        ),
+        labels=noise.integers(0, 3, (9, 7), dtype=np.int32),
+        finished=noise.random((9, 7)) > 0.5 if is_partial else None,
+        weight=0.5,
+        untouched=task == 2,
+        accepted_from=frozenset({"cd" * 32}),
+        notes=("A stroke was empty.",),
+    )
+
+
+def dataset() -> Dataset:
+    return Dataset(
+        training=[image(1, Side.TRAINING), image(2, Side.TRAINING, is_partial=True)],
+        hold_out=[image(3, Side.HOLD_OUT)],
+        manifest={"task_hashes": {"1": "a"}, "images": []},
+        report={"left_out": ["Task 4: gone."]},
+        diameter=12.5,
+        diameter_spread=1.25,
+    )
+
+
+def never() -> Dataset:
+    raise AssertionError("the dataset was built a second time")
+
+
+def assert_same(one: AnnotatedImage, other: AnnotatedImage) -> None:
+    np.testing.assert_array_equal(one.image.pixels, other.image.pixels)
+    assert one.image.pixels.dtype == other.image.pixels.dtype
+    assert one.labels.dtype == other.labels.dtype
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert (one.finished is None) == (other.finished is None)
+    if one.finished is not None and other.finished is not None:
+        np.testing.assert_array_equal(one.finished, other.finished)
+    arrays = ("image", "labels", "finished")
+    for name in (field.name for field in fields(AnnotatedImage) if field.name not in arrays):
+        assert getattr(one, name) == getattr(other, name)
+    assert one.image.sha256 == other.image.sha256
+    assert one.image.notes == other.image.notes
+
+
+def test_the_next_try_learns_from_the_very_same(tmp_path: Path) -> None:
+    first = FrozenDataset(tmp_path / "dataset").load_or(dataset, START)
+    again = FrozenDataset(tmp_path / "dataset").load_or(never, START)
+
+    for name in (field.name for field in fields(Dataset)):
+        if name in ("training", "hold_out"):
+            pairs = zip(getattr(first, name), getattr(again, name), strict=True)
+            for one, other in pairs:
+                assert_same(one, other)
+        else:
+            assert getattr(first, name) == getattr(again, name)
+
+
+def test_the_network_it_starts_from_is_settled_as_well(tmp_path: Path) -> None:
+    frozen = FrozenDataset(tmp_path / "dataset")
+    assert frozen.start() is None
+
+    frozen.load_or(dataset, START)
+
+    assert frozen.start() == START
+
+
+def test_what_cannot_be_built_is_not_settled(tmp_path: Path) -> None:
+    frozen = FrozenDataset(tmp_path / "dataset")
+    with pytest.raises(AssertionError):
+        frozen.load_or(never, START)
+
+    assert len(frozen.load_or(dataset, START).training) == 2
+
+
+def test_a_disk_that_is_full_leaves_nothing_half(tmp_path: Path) -> None:
+    frozen = FrozenDataset(tmp_path / "dataset")
+    broken = replace(dataset(), report={"number": float("nan")})  # fails after the arrays
+
+    with pytest.raises(ValueError, match="JSON"):
+        frozen.load_or(lambda: broken, START)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format": 0}'])
+def test_an_index_that_cannot_be_read_is_made_again(tmp_path: Path, text: str) -> None:
+    frozen = FrozenDataset(tmp_path / "dataset")
+    frozen.load_or(dataset, START)
+    (tmp_path / "dataset" / INDEX).write_text(text)
+
+    assert len(frozen.load_or(dataset, START).training) == 2
+    assert frozen.start() == START
