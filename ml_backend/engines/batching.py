@@ -19,7 +19,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from ml_backend.domain import Priority
+from ml_backend.domain import Urgency
 from ml_backend.engines.device_memory import free_memory, is_out_of_memory
 from ml_backend.engines.device_requests import (
     Answer,
@@ -81,7 +81,7 @@ class DeviceThread:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def call(self, function: Callable[[], T], *, priority: Priority) -> T:
+    def call(self, function: Callable[[], T], *, priority: Urgency) -> T:
         """Return what `function` returns, run on the device's thread.
 
         Raises:
@@ -99,7 +99,7 @@ class DeviceThread:
         count: int,
         tile_yx: tuple[int, int],
         *,
-        priority: Priority,
+        priority: Urgency,
     ) -> Generator[Answer, None, None]:
         """Yield (index, answer) of every tile as it is ready, in no particular order.
 
@@ -108,7 +108,7 @@ class DeviceThread:
             cut: returns tile `index`, (C, tile height, tile width); called on the device's thread.
             count: number of tiles.
             tile_yx: height and width of each.
-            priority: who goes first.
+            priority: who goes first; looked up before each unit of work.
 
         Raises:
             OutOfMemory: not even one tile fits; tiles that were yielded are good.

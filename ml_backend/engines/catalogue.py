@@ -8,6 +8,7 @@ asked for is served or refused with a sentence; nothing ever stands in for somet
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -37,6 +38,7 @@ CELLPOSE_LICENCE: Final = "CC-BY-NC-4.0"  # of all published weights: their trai
 DINO_PACKAGE: Final = "dinov3"
 WEIGHTS_FILE: Final = "weights.safetensors"
 MANIFEST_FILE: Final = "manifest.json"
+ADAPTER_PREFIX: Final = "lora/"  # in front of the architecture, in keys of adapters (engines.lora)
 BUILT_IN_FOLDER: Final = Path(__file__).parent / "weights"
 _CHUNK: Final = 1 << 20
 
@@ -148,25 +150,66 @@ def _local_component(name: str, known: list[str]) -> Component:
             "checkpoint on the engine's machine."
         )
     if path.is_dir():
-        return _version_component(path)
+        return component_of_version(path)
     architecture = architecture_of(checkpoint_shapes(path))
     require_package(architecture, path.name)
     return _component(path.name, architecture, path.resolve(), "unknown")
 
 
-def _version_component(folder: Path) -> Component:
+def component_of_version(folder: Path) -> Component:
+    """Return the network in a version folder: `weights.safetensors` and `manifest.json`.
+
+    The manifest says `sha256`, and may say `name`, `licence` and `diameter`, the size of the
+    objects that it was fine-tuned on (pixels, image frame).
+
+    Raises:
+        CheckpointInvalid: a file is missing or damaged, or the weights are others.
+        ModelNotFound: the weights cannot be read.
+        ModelError: a package that the network needs is missing.
+    """
     manifest = _read_manifest(folder / MANIFEST_FILE)
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise CheckpointInvalid(f"{folder} holds no {WEIGHTS_FILE}.")
     architecture = architecture_of(checkpoint_shapes(weights))
-    return _component(
-        str(manifest.get("name", folder.name)),
+    name = str(manifest.get("name", folder.name))
+    require_package(architecture, name)
+    component = _component(
+        name,
         architecture,
         weights.resolve(),
         str(manifest.get("licence", "unknown")),
         expected=str(manifest["sha256"]),
     )
+    return dataclasses.replace(component, diameter=_diameter(manifest, folder))
+
+
+def _diameter(manifest: Mapping[str, Any], folder: Path) -> float | None:
+    said = manifest.get("diameter")
+    if said is None:
+        return None
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 < said < 1e5:
+        raise CheckpointInvalid(
+            f"The manifest in {folder} says the diameter {said!r}, which is no size in pixels."
+        )
+    return float(said)
+
+
+def verify_component(component: Component) -> None:
+    """Read the weights of `component` again and compare their hash.
+
+    Raises:
+        CheckpointInvalid: they are not what they were.
+        ModelNotFound: they cannot be read.
+    """
+    _hash_of.cache_clear()  # damage to a disk changes neither size nor time
+    path = Path(component.path)
+    sha256 = file_sha256(path)
+    if sha256 != component.sha256:
+        raise CheckpointInvalid(
+            f"The weights of {component.name!r} have the checksum {sha256[:12]}…, expected was "
+            f"{component.sha256[:12]}…; the file {path} is damaged or was replaced."
+        )
 
 
 def _component(
@@ -214,6 +257,9 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
     Raises:
         CheckpointInvalid: it is none that can be served.
     """
+    adapters = next((key for key in shapes if key.startswith(ADAPTER_PREFIX)), None)
+    if adapters is not None and adapters.split("/")[1] in (SAM_VITL, DINO_VITL, DINO_VITB):
+        return adapters.split("/")[1]
     if "encoder.cls_token" in shapes:
         features = shapes.get("encoder.patch_embed.proj.weight", (0,))[0]
         by_features = {1024: DINO_VITL, 768: DINO_VITB}

@@ -22,8 +22,10 @@ from ml_backend.domain import (
     Priority,
     Segmentation,
     SegmentationOptions,
+    Urgency,
 )
 from ml_backend.engines.batching import DeviceThread
+from ml_backend.engines.catalogue import verify_component
 from ml_backend.engines.device_profile import DeviceProfile
 from ml_backend.engines.dynamics import follow_flows
 from ml_backend.engines.flow_cache import FlowCache
@@ -90,9 +92,11 @@ class CellposeSegmenter:
         """Load, verify and try the network of `component`; return what was measured.
 
         Raises:
+            CheckpointInvalid: its file is not what it was, or it answers with no numbers.
             ModelError, EngineError
         """
-        return self._networks.get(component, priority=Priority.BACKGROUND).profile
+        verify_component(component)
+        return self._networks.prove(component, priority=Priority.BACKGROUND).profile
 
     def segment(
         self,
@@ -100,13 +104,16 @@ class CellposeSegmenter:
         options: SegmentationOptions,
         *,
         component: Component,
-        priority: Priority,
+        priority: Urgency,
     ) -> Segmentation:
         """Return the instances of `image`; blocks until they are there.
 
         Raises:
             ModelError, OutOfMemory, EngineError
         """
+        if options.diameter is None and component.diameter is not None:
+            # a network that was fine-tuned finds objects of the size that it was fine-tuned on
+            options = dataclasses.replace(options, diameter=component.diameter)
         if min(image.height, image.width) < SMALLEST_SIDE:
             return _nothing(image, options)
         key = (
@@ -117,8 +124,8 @@ class CellposeSegmenter:
             options.clahe,
             options.diameter,
         )
-        compute = partial(self.compute_field, image, options, component, priority)
-        field = self._cache.get(key, compute)
+        compute = partial(self.compute_field, image, options, component)
+        field = self._cache.get(key, compute, priority=priority)
         found = find_instances(
             field.flows,
             field.cell_probability,
@@ -143,7 +150,7 @@ class CellposeSegmenter:
         image: Image,
         options: SegmentationOptions,
         component: Component,
-        priority: Priority,
+        priority: Urgency,
     ) -> FlowField:
         """Return what the network says about `image`, from the CPU where memory runs out.
 
@@ -192,7 +199,7 @@ def _nothing(image: Image, options: SegmentationOptions) -> Segmentation:
     )
 
 
-def _follower(device: DeviceThread, priority: Priority) -> Follow:
+def _follower(device: DeviceThread, priority: Urgency) -> Follow:
     # a CUDA device integrates a thousand times faster than a core; others are not worth the queue
     if device.device.type != "cuda":
         return follow_on_cpu

@@ -95,10 +95,15 @@ def candidate_precisions(device: torch.device, *, convolutional: bool) -> list[P
 
 def prepare(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
     """Return a copy of a float32 `network` on `device` in `precision`."""
-    prepared = move_network(copy.deepcopy(network), device, precision.dtype)
+    return convert(copy.deepcopy(network), device, precision)
+
+
+def convert(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
+    """Return the float32 `network` itself, on `device` in `precision`."""
+    converted = move_network(network, device, precision.dtype)
     if precision.channels_last:
-        prepared.to(memory_format=torch.channels_last)
-    return prepared
+        converted.to(memory_format=torch.channels_last)
+    return converted
 
 
 def to_input(tiles: Tensor, device: torch.device, precision: Precision) -> Tensor:

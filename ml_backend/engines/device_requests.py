@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from ml_backend.domain import Priority
+from ml_backend.domain import Urgency, priority_now
 from ml_backend.engines.served_network import ServedNetwork
 from ml_backend.engines.tiling import FloatArray
 
@@ -24,13 +24,13 @@ Answer = tuple[int, FloatArray]  # index of a tile, (3, tile height, tile width)
 class DeviceRequest:
     """Something that a caller waits for."""
 
-    priority: Priority
+    priority: Urgency
     number: int  # in the order of asking
 
     @property
     def urgency(self) -> tuple[int, int]:
-        """Return what orders requests: the smallest goes first."""
-        return (int(self.priority), self.number)
+        """Return what orders requests now: the smallest goes first."""
+        return (int(priority_now(self.priority)), self.number)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -6,22 +6,36 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
+from ml_backend.domain import Priority, Urgency, priority_now
 from ml_backend.engines.flow_field import FlowField
+
+
+@dataclass(eq=False, kw_only=True)
+class _Computation:
+    """A flow field that is being computed, and everybody who waits for it."""
+
+    waiting: list[Urgency]
+    future: Future[FlowField] = field(default_factory=Future)
+
+    def priority(self) -> Priority:
+        """Return the priority of whoever is most in a hurry."""
+        return min(priority_now(urgency) for urgency in tuple(self.waiting))
 
 
 class FlowCache:
     """Recent flow fields up to a number of bytes; safe to use from many threads.
 
-    Requests for the same key at the same time share one computation; one that fails is not kept,
-    and those who waited for it get its error.
+    Requests for the same key at the same time share one computation, which is as urgent as the most
+    urgent of them; one that fails is not kept, and those who waited for it get its error.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, FlowField] = OrderedDict()
-        self._running: dict[Hashable, Future[FlowField]] = {}
+        self._running: dict[Hashable, _Computation] = {}
         self._bytes = 0
 
     @property
@@ -29,8 +43,15 @@ class FlowCache:
         """Return the bytes kept."""
         return self._bytes
 
-    def get(self, key: Hashable, compute: Callable[[], FlowField]) -> FlowField:
+    def get(
+        self, key: Hashable, compute: Callable[[Urgency], FlowField], *, priority: Urgency
+    ) -> FlowField:
         """Return the flow field of `key`, from `compute` when it is not kept.
+
+        Args:
+            key: equal where flow fields are.
+            compute: gets a priority that rises when somebody in more of a hurry comes to wait.
+            priority: of the caller.
 
         Raises:
             Whatever `compute` raises.
@@ -39,30 +60,32 @@ class FlowCache:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-            future = self._running.get(key)
-            mine = future is None
-            if future is None:
-                future = self._running[key] = Future()
+            running = self._running.get(key)
+            mine = running is None
+            if running is None:
+                running = self._running[key] = _Computation(waiting=[priority])
+            else:
+                running.waiting.append(priority)
         if not mine:
-            return future.result()
+            return running.future.result()
         try:
-            field = compute()
+            result = compute(running.priority)
         except BaseException as error:  # handed on to those who wait, and raised below
             with self._lock:
                 del self._running[key]
-            future.set_exception(error)
+            running.future.set_exception(error)
             raise
         with self._lock:
             del self._running[key]
-            self._keep(key, field)
-        future.set_result(field)
-        return field
+            self._keep(key, result)
+        running.future.set_result(result)
+        return result
 
-    def _keep(self, key: Hashable, field: FlowField) -> None:
-        if field.size > self._max_bytes:
+    def _keep(self, key: Hashable, kept: FlowField) -> None:
+        if kept.size > self._max_bytes:
             return
-        self._kept[key] = field
-        self._bytes += field.size
+        self._kept[key] = kept
+        self._bytes += kept.size
         while self._bytes > self._max_bytes:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= oldest.size

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from ml_backend.domain import Component, Image, Priority, SegmentationOptions
+from ml_backend.domain import Component, Image, SegmentationOptions, Urgency
 from ml_backend.engines.batching import DeviceThread
 from ml_backend.engines.instances import InstanceOptions, find_instances
 from ml_backend.engines.network_store import NetworkStore
@@ -47,7 +47,7 @@ def compute_flow_field(
     image: Image,
     options: SegmentationOptions,
     component: Component,
-    priority: Priority,
+    priority: Urgency,
 ) -> FlowField:
     """Return what the network of `component` says about `image`.
 
@@ -130,7 +130,7 @@ def _answer(
     channels: FloatArray,
     scale: float,
     *,
-    priority: Priority,
+    priority: Urgency,
 ) -> FloatArray:
     """Return the network's answer (3, Y, X), network frame, to `channels: (3, Y, X)`."""
     height = max(1, int(channels.shape[1] * scale))

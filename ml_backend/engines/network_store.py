@@ -1,22 +1,23 @@
-"""The networks in a device's memory: the most recently used few, loaded once, verified."""
+"""The networks in a device's memory: the most recently used few, loaded once, verified, tried."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 import torch
 from torch import nn
 
-from ml_backend.domain import Component, Priority
+from ml_backend.domain import Component, Priority, Urgency
 from ml_backend.engines.batching import DeviceThread
 from ml_backend.engines.device_memory import free_memory, is_out_of_memory
 from ml_backend.engines.device_profile import DeviceProfile, Precision
 from ml_backend.engines.networks import load_network
-from ml_backend.engines.served_network import ServedNetwork, serve_network
-from ml_backend.errors import EngineError, OutOfMemory
+from ml_backend.engines.served_network import ServedNetwork, serve_network, try_network
+from ml_backend.errors import BackendError, EngineError, OutOfMemory
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ class NetworkStore:
         self._loading: dict[str, threading.Lock] = {}
         self._measured: dict[str, tuple[Precision, DeviceProfile]] = {}  # by architecture
 
-    def get(self, component: Component, *, priority: Priority) -> ServedNetwork:
+    def get(self, component: Component, *, priority: Urgency) -> ServedNetwork:
         """Return the network of `component`, loading it if it is not there.
 
         Raises:
@@ -62,6 +63,21 @@ class NetworkStore:
             served = self._find(component)
             if served is None:
                 served = self._add(component, priority)
+        with self._lock:
+            self._loading.pop(component.sha256, None)  # a hundred versions later still few locks
+        return served
+
+    def prove(self, component: Component, *, priority: Urgency) -> ServedNetwork:
+        """Return the network of `component` once it has answered with numbers on this device.
+
+        Raises:
+            CheckpointInvalid: its answer is not finite.
+            ModelError: it cannot be loaded.
+            EngineError: the device cannot hold or run it.
+        """
+        served = self.get(component, priority=priority)
+        with _failures_of(component, self.device):
+            self.device.call(lambda: try_network(served), priority=priority)
         return served
 
     def names(self) -> list[str]:
@@ -82,7 +98,7 @@ class NetworkStore:
                 self._served.move_to_end(component.sha256)
             return served
 
-    def _add(self, component: Component, priority: Priority) -> ServedNetwork:
+    def _add(self, component: Component, priority: Urgency) -> ServedNetwork:
         network = self._load(component)
         with self._lock:
             # room first: the device may not hold one more than max_networks
@@ -90,18 +106,16 @@ class NetworkStore:
                 _, displaced = self._served.popitem(last=False)
                 log.info("network displaced", name=displaced.component.name)
         known = self._measured.get(component.architecture)
-        try:
-            served = self.device.call(
-                lambda: serve_network(component, network, self.device.device, known),
-                priority=priority,
-            )
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                self.device.call(lambda: free_memory(self.device.device), priority=priority)
-                raise OutOfMemory(
-                    f"{self.device.device} has no room for the network {component.name!r}."
-                ) from error
-            raise EngineError(f"{component.name!r} does not run here: {error}.") from error
+
+        def serve() -> ServedNetwork:
+            return serve_network(component, network, self.device.device, known)
+
+        with _failures_of(component, self.device):
+            if known is not None and not self.device.can_fall_back:
+                # main memory: it is only copied, and nobody needs to wait for that
+                served = serve()
+            else:
+                served = self.device.call(serve, priority=priority)
         with self._lock:
             self._measured[component.architecture] = (served.precision, served.profile)
             self._served[component.sha256] = served
@@ -112,3 +126,19 @@ class NetworkStore:
             precision=served.profile.sentence(),
         )
         return served
+
+
+@contextmanager
+def _failures_of(component: Component, device: DeviceThread) -> Iterator[None]:
+    """Turn whatever torch raises into an error that names the network."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            device.call(lambda: free_memory(device.device), priority=Priority.INTERACTIVE)
+            raise OutOfMemory(
+                f"{device.device} has no room for the network {component.name!r}."
+            ) from error
+        raise EngineError(f"{component.name!r} does not run here: {error}.") from error

@@ -27,7 +27,8 @@ from ml_backend.engines.catalogue import (
     require_package,
 )
 from ml_backend.engines.checkpoint_keys import is_safetensors, safetensors_header
-from ml_backend.engines.checkpoints import load_strictly, read_checkpoint
+from ml_backend.engines.checkpoints import load_strictly
+from ml_backend.engines.lora import read_state
 from ml_backend.engines.residual_unet import ResidualUNet, ResidualUNetConfig, fold_batch_norm
 from ml_backend.errors import CheckpointInvalid, ModelError
 
@@ -112,7 +113,7 @@ def load_network(
     # no memory, and no time for random numbers that are overwritten anyway
     with torch.device("meta"):
         network = builders[component.architecture](path)
-    load_strictly(network, read_checkpoint(path), source=path.name)
+    load_strictly(network, read_state(path), source=path.name)
     restore_constants(network)
     network.requires_grad_(False)
     network.eval()

@@ -13,19 +13,21 @@ from ml_backend.engines.catalogue import DINO_VITB, DINO_VITL
 from ml_backend.engines.device_profile import (
     DeviceProfile,
     Precision,
+    convert,
     measure,
-    prepare,
     to_input,
 )
 from ml_backend.engines.networks import optimise_for_inference
 from ml_backend.engines.residual_unet import ResidualUNet
 from ml_backend.engines.tiling import TilePlan, plan_convolution, plan_transformer
+from ml_backend.errors import CheckpointInvalid
 
 CELLPOSE_DIAMETER = 30.0  # pixels: `CellposeModel.eval` resizes objects to it
 TRANSFORMER_TILE = 256  # pixels, cannot be changed for cpsam
 DINO_TILE = 384
 HALO = 64  # pixels; beyond it the built-in network's answer changes by less than bfloat16 rounds
 MEASURED_TILE = 256  # pixels
+TRIED_TILE = 64  # pixels: others wait for the device meanwhile
 
 # A convolutional network: up to the first number a whole image is one tile, beyond it tiles have
 # the second as edge. On a CPU a tile should fit the cache, on a GPU it should fill the device.
@@ -128,8 +130,23 @@ def serve_network(
         profile=profile,
         device=device,
         precision=precision,
-        network=prepare(network, device, precision),
+        network=convert(network, device, precision),
     )
+
+
+def try_network(served: ServedNetwork) -> None:
+    """Run `served` once on its device; only the device's thread may call this.
+
+    Raises:
+        CheckpointInvalid: it answers with something else than finite numbers.
+    """
+    edge = served.traits.tile if served.traits.stride is None else TRIED_TILE
+    answer = served.run(torch.from_numpy(_blobs(edge, served.traits.diameter)))
+    if not bool(torch.isfinite(answer).all()):
+        raise CheckpointInvalid(
+            f"The network {served.component.name!r} answers with numbers that are not finite; "
+            "train it again, with a smaller learning rate."
+        )
 
 
 def _blobs(edge: int, diameter: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

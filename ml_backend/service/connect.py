@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from ml_backend.errors import LabelStudioError
+from ml_backend.labelstudio.backend_address import find_backend
 from ml_backend.labelstudio.rows import BasicAuth, ConnectedBackend, ProjectInfo, Webhook
 from ml_backend.labelstudio.transport import BOTH_GUARDS_OFF
 from ml_backend.labelstudio.webhooks import orphaned, webhook_headers, webhook_url
@@ -137,8 +138,7 @@ def _register(
 
 
 def _find_row(label_studio: LabelStudio, project_id: int, url: str) -> ConnectedBackend | None:
-    rows = [row for row in label_studio.backends(project_id) if row.url == url.rstrip("/")]
-    return rows[0] if rows else None
+    return find_backend(label_studio.backends(project_id), url)
 
 
 def _not_connected(error: LabelStudioError, url: str) -> Check:

@@ -59,8 +59,11 @@ class FilePredictor:
         options: SegmentationOptions,
         folder: Path | None,
         mask_format: str,
+        score_threshold: float = 0.0,
     ) -> FilePrediction:
         """Write `<name>_masks.<format>` and `<name>_overlay.png`, beside the file or in `folder`.
+
+        Instances that score less than `score_threshold` (0..1) are left out.
 
         Raises:
             ImageError: the file cannot be used, or the results cannot be written.
@@ -69,7 +72,7 @@ class FilePredictor:
         image = self.decode(_local_file(source), plane=options.plane, channels=options.channels)
         segmentation = self.segmenter.segment(
             image, options, component=self.component, priority=Priority.INTERACTIVE
-        )
+        ).scoring_at_least(score_threshold)
         masks, overlay = _targets(source, folder, mask_format)
         write_label_image(masks, segmentation.labels)
         picture = draw_outlines(image.pixels, segmentation.labels)

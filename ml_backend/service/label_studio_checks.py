@@ -12,6 +12,7 @@ import httpx
 
 from ml_backend.domain import FetchedFile, LabelConfig, Task, is_personal_access_token
 from ml_backend.errors import BackendError, LabelStudioError
+from ml_backend.labelstudio.backend_address import find_backend, is_same_address
 from ml_backend.labelstudio.rows import BasicAuth, ConnectedBackend, ProjectInfo, Webhook
 from ml_backend.labelstudio.transport import BOTH_GUARDS_OFF
 from ml_backend.labelstudio.values import read_value
@@ -148,7 +149,7 @@ class ProjectChecks:
         """Are we registered, first, in working order, and shown?"""
         name = "connection"
         rows = self._label_studio.backends(self._project.id)
-        ours = next((row for row in rows if row.url == self._url), None)
+        ours = find_backend(rows, self._url)
         if ours is None:
             others = ", ".join(row.url for row in rows) or "none"
             sentence = f"No backend with the address {self._url} is connected (there is: {others})"
@@ -180,20 +181,33 @@ class ProjectChecks:
         """Do events find us, with the secret? One harmless event is sent."""
         name, url = "webhook", webhook_url(self._url)
         hooks = self._label_studio.webhooks(self._project.id)
-        ours = next((hook for hook in hooks if hook.url == url), None)
+        ours = next((hook for hook in hooks if is_same_address(hook.url, url)), None)
         if ours is None:
             return [failed(name, f"No webhook sends the project's events to {url}", self._remedy)]
         if not (ours.is_active and ours.sends_all_actions):
             return [failed(name, "The webhook is switched off or sends few events", self._remedy)]
-        if header(ours, SECRET_HEADER) != self._secret or header(ours, ORIGIN_HEADER) is None:
+        if not self._carries_our_headers(ours):
             return [
-                failed(name, "The webhook lacks our headers or has an old secret", self._remedy)
+                failed(
+                    name,
+                    "The webhook lacks our headers or has an old secret or password",
+                    self._remedy,
+                )
             ]
         return [
-            ok(name, f"Events go to {url}"),
+            ok(name, f"Events go to {ours.url}"),
             self._return_path(http, url),
             *self._orphans(hooks),
         ]
+
+    def _carries_our_headers(self, hook: Webhook) -> bool:
+        ours = webhook_headers(origin="", secret=self._secret, auth=self._auth)
+        del ours[ORIGIN_HEADER]  # may be any of Label Studio's addresses
+        return (
+            header(hook, ORIGIN_HEADER) is not None
+            and header(hook, SECRET_HEADER) == self._secret
+            and all(header(hook, name) == value for name, value in ours.items())
+        )
 
     def _return_path(self, http: httpx.Client, url: str) -> Check:
         name = "webhook return path"
@@ -209,7 +223,8 @@ class ProjectChecks:
             return failed(
                 name,
                 f"The backend refused an event with {answer.status_code}",
-                "give `serve` and `connect` the same WEBHOOK_SECRET",
+                "give `serve` and `connect` the same WEBHOOK_SECRET, BASIC_AUTH_USER and "
+                "BASIC_AUTH_PASS",
             )
         took_ms = (time.monotonic() - started) * 1000
         if took_ms > 1000:

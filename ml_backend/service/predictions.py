@@ -137,21 +137,34 @@ class PredictionService:
                 task_ids,
                 expires_s=request.budget_s + SAVING_GRACE_S,
             )
+        priority = Priority.INTERACTIVE if len(task_ids) == 1 else Priority.BATCH
         try:
-            return self._answer(request, deadline)
+            answers = self._answer(request, deadline, priority)
+            with _kept_going("predictions not marked as delivered"):
+                self._deliveries.mark(list(answers))
+            return [answers.get(request.key(task)) for task in request.tasks]
         finally:
             if request_id is not None:
                 with _kept_going("request not noted as answered"):
                     self._open_requests.close(request_id, grace_s=SAVING_GRACE_S)
 
+    def predict_ahead(self, request: PredictionRequest) -> dict[PredictionKey, Prediction]:
+        """Return what is there in time, behind everything that somebody waits for.
+
+        Nothing of it counts as delivered: whoever delivers it says so.
+        """
+        deadline = self._clock() + request.budget_s
+        return self._answer(request, deadline, Priority.BACKGROUND)
+
     def depth(self) -> int:
         """Return how many tasks wait or are in work."""
         return self._queue.depth()
 
-    def _answer(self, request: PredictionRequest, deadline: float) -> list[Prediction | None]:
+    def _answer(
+        self, request: PredictionRequest, deadline: float, priority: Priority
+    ) -> dict[PredictionKey, Prediction]:
         keys = [request.key(task) for task in request.tasks]
         answers = self._kept.get_many(keys)
-        priority = Priority.INTERACTIVE if len(keys) == 1 else Priority.BATCH
         jobs = {
             key: self._queue.submit(key, _Work(task=task, request=request), priority)
             for key, task in zip(keys, request.tasks, strict=True)
@@ -162,8 +175,6 @@ class PredictionService:
             self._queue.leave(job, priority)
             if job.future.done() and (prediction := job.future.result()) is not None:
                 answers[key] = prediction
-        with _kept_going("predictions not marked as delivered"):
-            self._deliveries.mark(list(answers))
         if len(answers) < len(set(keys)):
             log.info(
                 "answered without all predictions",
@@ -171,7 +182,7 @@ class PredictionService:
                 tasks=len(keys),
                 missing=len(set(keys)) - len(answers),
             )
-        return [answers.get(key) for key in keys]
+        return answers
 
     def _work(self, most: Priority) -> None:
         while (job := self._queue.take(most)) is not None:

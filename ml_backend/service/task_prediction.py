@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
 
 from ml_backend.domain import (
+    Component,
     Control,
     FetchedFile,
     Fetcher,
@@ -17,12 +17,12 @@ from ml_backend.domain import (
     LabelConfig,
     LabelStudioAccess,
     Prediction,
-    Priority,
     Release,
     Segmentation,
     SegmentationOptions,
     Segmenter,
     Task,
+    Urgency,
 )
 from ml_backend.errors import BadRequest
 from ml_backend.labelstudio.results import build_result
@@ -58,29 +58,31 @@ class TaskPredictor:
         release: Release,
         config: LabelConfig,
         access: LabelStudioAccess,
-        priority: Callable[[], Priority],
+        priority: Urgency,
     ) -> Prediction:
         """Return the prediction of `task` by `release`.
 
-        `priority` is asked before each image, because it may change while the task is in work.
-        Controls with the same image and options share one segmentation.
+        `priority` may change while the task is in work, also in the middle of an image.
+        Controls with the same image, network and options share one segmentation.
 
         Raises:
             BadRequest: the task's data has no address where the label config says.
             ImageError, ModelError, EngineError
         """
-        done: dict[tuple[str, SegmentationOptions], Segmentation] = {}
+        done: dict[tuple[str, SegmentationOptions, Component], Segmentation] = {}
         by_control: dict[str, Segmentation] = {}
         for control in config.controls:
             address = read_value(task.data, control.value_key)
-            wanted = (address, control.segmentation)
+            # controls that asked for the same model may have been trained apart since
+            component = release.components[control.name]
+            wanted = (address, control.segmentation, component)
             if wanted not in done:
                 image = self._load(address, task, control, access)
                 segmentation = self.segmenter.segment(
                     image,
                     control.segmentation,
-                    component=release.components[control.name],
-                    priority=priority(),
+                    component=component,
+                    priority=priority,
                 )
                 done[wanted] = _with_notes(segmentation, image.notes)
             by_control[control.name] = done[wanted]

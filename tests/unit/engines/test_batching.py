@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml_backend.domain import Priority
+from ml_backend.domain import Priority, Urgency
 from ml_backend.engines.batching import DeviceThread
 from ml_backend.engines.device_memory import is_out_of_memory
 from ml_backend.engines.served_network import ServedNetwork
@@ -151,6 +151,34 @@ def test_someone_who_waits_overtakes_a_batch_at_its_next_unit(
     person.result(10)
 
     assert order == ["person", "batch", "batch", "batch", "batch"]
+
+
+def test_work_that_somebody_comes_to_wait_for_overtakes_what_was_queued_before_it(
+    device_thread: DeviceThread, pool: ThreadPoolExecutor
+) -> None:
+    order: list[str] = []
+    network = served(Doubling())  # one tile at a time
+    gate = Gate(device_thread)
+    urgency = Priority.BATCH
+
+    def ask(name: str, priority: Urgency) -> None:
+        def cut(index: int) -> np.ndarray:
+            order.append(name)
+            return tile(index)
+
+        list(device_thread.run_tiles(network, cut, 2, (4, 4), priority=priority))
+
+    asked = [pool.submit(ask, "first", Priority.BATCH)]
+    wait_for(device_thread, 1)
+    asked.append(pool.submit(ask, "second", lambda: urgency))
+    wait_for(device_thread, 2)
+
+    urgency = Priority.INTERACTIVE
+    gate.open()
+    for future in asked:
+        future.result(10)
+
+    assert order == ["second", "second", "first", "first"]
 
 
 def test_equal_requests_are_served_in_the_order_of_asking(

@@ -22,6 +22,8 @@ from ml_backend.domain import (
     Segmentation,
     SegmentationOptions,
     Task,
+    Urgency,
+    priority_now,
 )
 from ml_backend.errors import ImageFetchError
 from ml_backend.labelstudio.controls import parse_label_config
@@ -66,6 +68,7 @@ class FakeSegmenter:
     gate: threading.Event = field(default_factory=threading.Event)
     started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     seen: list[tuple[str, Priority]] = field(default_factory=list)
+    urgencies: list[Urgency] = field(default_factory=list)
     empty: bool = False
 
     def segment(
@@ -74,9 +77,10 @@ class FakeSegmenter:
         options: SegmentationOptions,
         *,
         component: Component,
-        priority: Priority,
+        priority: Urgency,
     ) -> Segmentation:
-        self.seen.append((image.sha256, priority))
+        self.seen.append((image.sha256, priority_now(priority)))
+        self.urgencies.append(priority)
         self.started.release()
         assert self.gate.wait(timeout=20)
         labels = np.zeros((image.height, image.width), np.int32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from ml_backend.errors import LabelStudioError
 from ml_backend.labelstudio.rows import BasicAuth, ConnectedBackend
 from ml_backend.labelstudio.webhooks import ORIGIN_HEADER, SECRET_HEADER
@@ -53,6 +55,41 @@ def test_the_webhook_names_the_origin_by_which_the_project_was_introduced() -> N
 
     assert asked == ["3.1795215681"]
     assert label_studio.hooks[0].headers[ORIGIN_HEADER] == "http://labels.example.org"
+
+
+@pytest.mark.parametrize("again", ["http://127.0.0.1:9090", "http://[::1]:9090/", URL + "/"])
+def test_another_name_of_this_machine_is_the_same_backend(again: str) -> None:
+    label_studio = FakeLabelStudio()
+    connect(label_studio, "3", ADDRESS)
+    label_studio.writes.clear()
+
+    report = connect(label_studio, "3", BackendAddress(url=again, webhook_secret="s3cret"))
+
+    assert report.connected
+    assert [row.url for row in label_studio.rows] == [URL]
+    assert [hook.url for hook in label_studio.hooks] == [f"{URL}/webhook"]
+    assert label_studio.writes == []
+
+
+@pytest.mark.parametrize("other", ["http://127.0.0.1:9091", "https://127.0.0.1:9090", URL + "/b"])
+def test_another_port_scheme_or_path_is_another_backend(other: str) -> None:
+    label_studio = FakeLabelStudio()
+    connect(label_studio, "3", ADDRESS)
+
+    connect(label_studio, "3", BackendAddress(url=other, webhook_secret="s3cret"))
+
+    assert [row.url for row in label_studio.rows] == [URL, other]
+
+
+def test_of_two_rows_for_one_backend_the_one_with_the_given_address_is_taken() -> None:
+    label_studio = FakeLabelStudio()
+    for url in (URL, "http://127.0.0.1:9090"):  # as earlier versions left it
+        label_studio.create_backend(3, url=url, title="Cell backend", auth=None)
+
+    report = connect(label_studio, "3", BackendAddress(url="http://127.0.0.1:9090"))
+
+    assert [row.title for row in label_studio.rows] == ["Cell backend", report.version]
+    assert statuses(report)["other backends"] is Status.WARNING
 
 
 def test_a_second_run_writes_nothing() -> None:
@@ -129,6 +166,21 @@ def test_orphans_and_doubles_of_ours_go_and_other_webhooks_stay() -> None:
 
     assert [hook.url for hook in label_studio.hooks] == ["http://other/hook", f"{URL}/webhook"]
     assert "http://old:9090/webhook" in report.steps[-1].sentence
+
+
+def test_a_backend_that_was_moved_gets_its_events_at_the_new_address() -> None:
+    label_studio = FakeLabelStudio()
+    connect(label_studio, "3", ADDRESS)
+    (row,) = label_studio.rows
+    moved = "http://elsewhere:9090"
+    # Label Studio leaves the webhook at the old address, and makes none for the new one
+    label_studio.update_backend(row.id, project_id=3, url=moved, title=row.title, auth=None)
+
+    connect(label_studio, "3", BackendAddress(url=moved, webhook_secret="s3cret"))
+
+    (hook,) = label_studio.hooks
+    assert hook.url == f"{moved}/webhook"
+    assert hook.headers[SECRET_HEADER] == "s3cret"
 
 
 def test_without_a_secret_connect_warns() -> None:

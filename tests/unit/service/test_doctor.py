@@ -210,6 +210,27 @@ def test_a_webhook_with_an_old_secret_is_found(tmp_path: Path) -> None:
     assert "y3sterday" not in repr(checks)
 
 
+def test_a_webhook_with_an_old_password_is_found(tmp_path: Path) -> None:
+    label_studio = connected_label_studio()  # before Basic auth was switched on
+
+    settings = settings_for(tmp_path, basic_auth_user="ls", basic_auth_pass="y3sterday")
+    checks = run_checks(settings, instruments_for(label_studio), backend_url=URL, project="3")
+
+    assert named(checks, "webhook").status is Status.FAILED
+    assert "y3sterday" not in repr(checks)
+
+
+def test_another_name_of_this_machine_is_known_as_ours(tmp_path: Path) -> None:
+    label_studio = connected_label_studio()
+
+    url = URL.replace("localhost", "127.0.0.1")
+    instruments = instruments_for(label_studio)
+    checks = run_checks(settings_for(tmp_path), instruments, backend_url=url, project="3")
+
+    assert named(checks, "connection").status is Status.OK
+    assert named(checks, "webhook").status is Status.OK
+
+
 def test_an_event_that_the_backend_refuses_is_found(tmp_path: Path) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(401 if request.url.path == "/webhook" else 200, json=UP)

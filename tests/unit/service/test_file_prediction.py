@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from ml_backend.domain import (
     Component,
     Image,
-    Priority,
     Segmentation,
     SegmentationOptions,
+    Urgency,
 )
 from ml_backend.errors import BadRequest, ImageError
 from ml_backend.service.file_prediction import FilePredictor, refuse_equal_targets
@@ -28,12 +29,30 @@ class OneSquare:
         options: SegmentationOptions,
         *,
         component: Component,
-        priority: Priority,
+        priority: Urgency,
     ) -> Segmentation:
         """Return the square."""
         labels = np.zeros((image.height, image.width), np.int32)
         labels[4:9, 4:9] = 1
         return Segmentation(labels=labels, scores=np.ones(1, np.float32), diameter=5.0)
+
+
+class TwoSquares(OneSquare):
+    """Finds a sure and an unsure square."""
+
+    def segment(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> Segmentation:
+        """Return the squares, the unsure one first."""
+        labels = np.zeros((image.height, image.width), np.int32)
+        labels[4:9, 4:9] = 1
+        labels[20:30, 20:30] = 2
+        return Segmentation(labels=labels, scores=np.array([0.3, 0.8], np.float32), diameter=5.0)
 
 
 PREDICTOR = FilePredictor(decode=decode_square, segmenter=OneSquare(), component=COMPONENT)
@@ -59,6 +78,25 @@ def test_masks_and_overlay_are_written_beside_the_file(source: Path, mask_format
         f"cells_masks.{mask_format}",
         "cells_overlay.png",
     }
+
+
+@pytest.mark.parametrize(("threshold", "areas"), [(0.0, [25, 100]), (0.3, [25, 100]), (0.5, [100])])
+def test_objects_below_the_score_threshold_are_left_out(
+    source: Path, threshold: float, areas: list[int]
+) -> None:
+    predictor = FilePredictor(decode=decode_square, segmenter=TwoSquares(), component=COMPONENT)
+
+    done = predictor.predict(
+        source,
+        options=SegmentationOptions(),
+        folder=None,
+        mask_format="tif",
+        score_threshold=threshold,
+    )
+
+    written = tifffile.imread(done.masks)
+    assert done.count == len(areas)
+    assert np.bincount(written.ravel())[1:].tolist() == areas
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(source: Path) -> None:

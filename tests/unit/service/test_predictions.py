@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from ml_backend.domain import Priority
+from ml_backend.domain import Priority, priority_now
 from tests.unit.service.conftest import PROJECT, RELEASE, Bench
 
 PIXEL_HASH_LENGTH = 64
@@ -133,6 +133,38 @@ def test_a_person_overtakes_a_batch_at_its_next_task(bench: Bench) -> None:
 
     assert third[1] == Priority.INTERACTIVE
     assert len(third[0]) == PIXEL_HASH_LENGTH
+
+
+def test_a_task_of_a_batch_that_a_person_opens_is_urgent_while_it_is_in_work(
+    bench: Bench,
+) -> None:
+    batch = {number: f"image {number}" for number in (1, 2)}
+    thread = threading.Thread(target=lambda: bench.service.predict(bench.request(batch)))
+    thread.start()
+    for _ in batch:
+        assert bench.segmenter.started.acquire(timeout=20)
+    before = [priority_now(urgency) for urgency in bench.segmenter.urgencies]
+
+    person = threading.Thread(target=lambda: bench.service.predict(bench.request({2: "image 2"})))
+    person.start()
+    wait_for_urgency(bench, Priority.INTERACTIVE)
+    after = [priority_now(urgency) for urgency in bench.segmenter.urgencies]
+    bench.segmenter.gate.set()
+    thread.join(timeout=20)
+    person.join(timeout=20)
+
+    assert before == [Priority.BATCH, Priority.BATCH]
+    assert sorted(after) == [Priority.INTERACTIVE, Priority.BATCH]
+    assert len(bench.segmenter.seen) == 2
+
+
+def wait_for_urgency(bench: Bench, priority: Priority) -> None:
+    """Wait until an image in work is that urgent."""
+    for _ in range(1000):
+        if priority in [priority_now(urgency) for urgency in bench.segmenter.urgencies]:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"nothing in work became {priority.name}")
 
 
 def test_tasks_in_an_open_request_are_known_to_every_engine(bench: Bench) -> None:

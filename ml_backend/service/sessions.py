@@ -1,0 +1,156 @@
+"""Training sessions as people and programs handle them: find, start, stop, resume.
+
+The command line and the API do it here, on the same rows as the trainer, which looks for queued
+sessions by itself. Nothing here imports a network library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ml_backend.errors import BadRequest, Conflict, NotFound
+from ml_backend.learning import (
+    ENDED,
+    TRANSITIONS,
+    EpochPoint,
+    Session,
+    SessionState,
+    Trigger,
+)
+from ml_backend.service.planning import Planner
+from ml_backend.service.project_names import find_project
+from ml_backend.store.events import Event, split_ids
+from ml_backend.store.projects import Projects
+from ml_backend.store.sessions import Sessions
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
+SHORTEST_PREFIX = 4  # characters of a session's id that people may type instead of all
+
+
+class TrainingDesk:
+    """What can be asked about training sessions, and done with them."""
+
+    def __init__(self, projects: Projects, sessions: Sessions, planner: Planner) -> None:
+        self._projects = projects
+        self._sessions = sessions
+        self._planner = planner
+
+    def start(self, project: str, *, owner: str | None = None) -> list[Session]:
+        """Queue a session for each network of a project, whatever the policy says.
+
+        One that is queued already is returned instead of a second.
+
+        Args:
+            project: As `find_project` takes it.
+            owner: Name of the token that asks; None = the command line or this machine.
+
+        Raises:
+            NotFound, BadRequest: there is no such project, or there are several.
+            ConfigError: its label config has nothing to train.
+            StoreError
+        """
+        key = find_project(self._projects, project).key
+        return self._planner.request(key, Trigger.PERSON, owner=owner)
+
+    def find(
+        self,
+        *,
+        project: str | None = None,
+        state: SessionState | None = None,
+        limit: int = DEFAULT_LIMIT,
+        after: str | None = None,
+    ) -> list[Session]:
+        """Return sessions without their manifests, newest first.
+
+        Args:
+            project: As `find_project` takes it; None = of all.
+            state: None = in any.
+            limit: At most so many.
+            after: Id of the session after which the list begins; None = at the newest.
+
+        Raises:
+            NotFound, BadRequest: there is no such project or session, or there are several.
+            StoreError
+        """
+        key = None if project is None else find_project(self._projects, project).key
+        last = None if after is None else self.get(after)
+        return self._sessions.find(key, state, limit=limit, after=last, with_manifests=False)
+
+    def get(self, session_id: str) -> Session:
+        """Return a session by its id or the beginning of it.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: several begin so.
+            StoreError
+        """
+        is_id = session_id.isascii() and session_id.isalnum()
+        session = self._sessions.get(session_id) if is_id else None
+        if session is not None:
+            return session
+        found = []
+        if len(session_id) >= SHORTEST_PREFIX:
+            newest = self._sessions.find(limit=MAX_LIMIT, with_manifests=False)
+            found = [session for session in newest if session.id.startswith(session_id)]
+        if not found:
+            raise NotFound(
+                f"There is no session {session_id[:100]!r}; `ml-backend sessions list` shows all."
+            )
+        if len(found) > 1:
+            raise BadRequest(f"Several sessions begin with {session_id!r}; write more of the id.")
+        return self._sessions.get(found[0].id) or found[0]  # with its manifest
+
+    def of_event(self, event: Event) -> list[Session]:
+        """Return the sessions that a START_TRAINING led to; deleted ones are left out.
+
+        Raises:
+            StoreError
+        """
+        found = (self._sessions.get(session_id) for session_id in split_ids(event.session))
+        return [session for session in found if session is not None]
+
+    def stop(self, session_id: str) -> Session:
+        """Ask a session to stop; what it has learned so far stays and can be resumed.
+
+        Raises:
+            NotFound, BadRequest, StoreError
+            Conflict: it has ended.
+        """
+        session = self.get(session_id)
+        if session.state in ENDED:
+            raise Conflict(
+                f"Session {session.id} has ended already ({session.state}); nothing is to be "
+                "stopped."
+            )
+        return self._sessions.request_stop(session.id)
+
+    def resume(self, session_id: str) -> Session:
+        """Queue a session that was stopped or failed; it goes on from its last checkpoint.
+
+        Raises:
+            NotFound, BadRequest, StoreError
+            Conflict: it was neither stopped nor did it fail.
+        """
+        session = self.get(session_id)
+        if SessionState.QUEUED not in TRANSITIONS[session.state]:
+            raise Conflict(
+                f"Session {session.id} is {session.state}; only one that was stopped or has "
+                "failed can be resumed. `ml-backend sessions start` begins a new one."
+            )
+        waiting = self._sessions.find(
+            session.project, SessionState.QUEUED, limit=MAX_LIMIT, with_manifests=False
+        )
+        for other in waiting:
+            if set(other.controls) == set(session.controls):
+                raise Conflict(
+                    f"Session {other.id} of the same controls waits already; stop that one first."
+                )
+        return self._sessions.resume(session.id)
+
+    def curve(self, session_id: str) -> Sequence[EpochPoint]:
+        """Return the points of a session's curves, by epoch.
+
+        Raises:
+            NotFound, BadRequest, StoreError
+        """
+        return self._sessions.curve(self.get(session_id).id)
