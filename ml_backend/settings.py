@@ -95,6 +95,56 @@ class Settings(BaseSettings):
     engine_threads: int = Field(
         0, ge=0, le=64, description="Images in work at once per engine; 0 = chosen by the device."
     )
+    max_networks: int = Field(
+        3, ge=2, le=64, description="Networks that an engine keeps on its device."
+    )
+    flow_cache_mb: int = Field(
+        512, ge=0, description="Memory for what networks said about recent images."
+    )
+    predict_ahead_tasks: int = Field(
+        500,
+        ge=0,
+        description="Tasks without annotation that are predicted before a new version is shown.",
+    )
+    predict_ahead_s: float = Field(
+        300.0, ge=0, description="Seconds after which that prediction ahead ends."
+    )
+    training: Literal["auto", "manual"] = Field(
+        "auto", description="Whether new annotations start a training, or only people do."
+    )
+    training_tasks: int = Field(
+        10, ge=1, description="Tasks that are new or changed before a training starts by itself."
+    )
+    training_quiet_s: float = Field(
+        60.0, ge=0, description="Seconds without a new annotation before it starts."
+    )
+    training_pause_s: float = Field(
+        300.0, ge=0, description="Seconds between the end of a training and the next by itself."
+    )
+    training_min_tasks: int = Field(
+        3, ge=1, description="Annotated tasks in all before it starts by itself."
+    )
+    training_minutes: float | None = Field(
+        None, gt=0, description="Longest training in minutes; default: the network's own steps."
+    )
+    training_device: str | None = Field(
+        None, description="auto, cpu, cuda, cuda:N or mps for training; default: what DEVICE says."
+    )
+    training_threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of a training; 0 = chosen by the machine."
+    )
+    training_gpu_share: float = Field(
+        0.6, gt=0, le=1, description="Part of a GPU's memory that a training may take."
+    )
+    promote: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether a trained network is served: when it scores better, always or never.",
+    )
+    reconcile_s: float = Field(
+        600.0,
+        ge=10,
+        description="Seconds between two looks for annotations whose events were lost.",
+    )
 
     @field_validator("data_dir", "cellpose_local_models_path")
     @classmethod

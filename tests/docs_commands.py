@@ -7,18 +7,22 @@ checks what can be checked about it and names the test that runs it for real.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 import yaml
 from typer.testing import CliRunner
 
+from ml_backend.bootstrap.web import build_web_app
 from ml_backend.cli import app
 from ml_backend.engines.catalogue import CELLPOSE_MODELS
 from ml_backend.settings import Settings
@@ -191,6 +195,36 @@ def check_curl(command: Command) -> None:
     assert command.words[1].startswith(f"http://localhost:{port}/")
 
 
+def check_api(command: Command) -> None:
+    """It asks the default port for a route that there is, with a body that is JSON."""
+    *options, address = (word for word in command.words[1:] if word != "-d")
+    body = [options.pop(), address] if address.startswith("{") else []
+    if body:
+        address, text = body
+        json.loads(text)
+    assert options in ([], ["-X", "POST"]), command
+    port = Settings.model_fields["port"].default
+    parts = urlsplit(address)
+    assert f"{parts.scheme}://{parts.netloc}" == f"http://localhost:{port}"
+    path, method = parts.path, "post" if options else "get"
+    (operation,) = [
+        methods[method]
+        for route, methods in api_routes().items()
+        if method in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), path)
+    ]
+    assert ("requestBody" in operation) == bool(body), command
+    named = {parameter["name"] for parameter in operation.get("parameters", ())}
+    assert set(parse_qs(parts.query)) <= named, command
+
+
+@functools.lru_cache(maxsize=1)
+def api_routes() -> dict[str, Any]:
+    """Return the described routes of the web application."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths: dict[str, Any] = build_web_app(Settings(data_dir=Path(folder))).openapi()["paths"]
+    return paths
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """How commands of one kind are verified."""
@@ -219,6 +253,21 @@ TABLE: Sequence[Row] = (
     ),
     Row(pattern=r"export .*", check=check_export, run_by=SERVING),
     Row(pattern=r"curl http://localhost:\d+/\w+", check=check_curl, run_by=TYPED),
+    Row(
+        pattern=r"curl (-X POST )?'?http://localhost:\d+/api/v1/\S+( -d '.*')?",
+        check=check_api,
+        run_by="tests/http/test_api.py",
+    ),
+    Row(
+        pattern=r"ml-backend sessions \w+.*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_sessions_command.py",
+    ),
+    Row(
+        pattern=r"ml-backend versions [\w-]+.*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_versions_command.py",
+    ),
     Row(pattern=r"make (demo|demo-check)", check=check_make, run_by="tools/demo.py"),
     Row(pattern=r"make test", check=check_make, run_by=".ci/run"),
     Row(pattern=r"make [a-z-]+", check=check_make, run_by="Makefile"),
@@ -267,11 +316,14 @@ def _silent(group: typer.Typer) -> typer.Typer:
     for command in group.registered_commands:
         function = command.callback
         assert function is not None
-        silent.command(function.__name__)(_silenced(function))
+        silent.command(command.name or function.__name__.replace("_", "-"))(_silenced(function))
     for registered in group.registered_groups:
         inner: Any = registered.typer_instance
         quiet = _silent(inner)
-        quiet.callback(invoke_without_command=True)(_silenced(inner.registered_callback.callback))
+        about = inner.registered_callback
+        quiet.callback(invoke_without_command=about.invoke_without_command)(
+            _silenced(about.callback)
+        )
         silent.add_typer(quiet, name=registered.name)
     return silent
 

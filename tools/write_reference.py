@@ -23,7 +23,8 @@ from ml_backend.cli import app  # noqa: E402
 from ml_backend.domain import ControlTag  # noqa: E402
 from ml_backend.engines.catalogue import built_in_networks, model_names  # noqa: E402
 from ml_backend.errors import BackendError  # noqa: E402
-from ml_backend.labelstudio.options import OPTIONS  # noqa: E402
+from ml_backend.labelstudio.learning_options import LEARNING_OPTIONS  # noqa: E402
+from ml_backend.labelstudio.options import OPTIONS, Option  # noqa: E402
 from ml_backend.settings import Settings  # noqa: E402
 from ml_backend.web.app import STATUS_BY_CODE  # noqa: E402
 
@@ -49,10 +50,7 @@ at the start, with a sentence for every variable concerned.""",
 
 def tag_options_page() -> str:
     """Return the page of all `model_*` attributes."""
-    rows = [
-        (f"`{name}`", option.allowed, option.default, option.meaning)
-        for name, option in OPTIONS.items()
-    ]
+    heads = ("attribute", "value", "without it", "meaning")
     own = ", ".join(f"`{network.name}`" for network in built_in_networks())
     others = ", ".join(f"`{name}`" for name in model_names() if f"`{name}`" not in own)
     tags = "\n".join(f"`{tag.value}`," for tag in ControlTag).removesuffix(",")
@@ -68,15 +66,29 @@ they hold for all controls that belong there; the nearest one wins, in this orde
 `Labels`, `Image`, root. A value that is not allowed makes the label config unusable, and Settings >
 Model in Label Studio shows why; an unknown attribute is ignored, with a warning in
 `ml-backend doctor --project`. What they do to the picture: [tune](../how-to/tune.md).""",
-        _table(("attribute", "value", "without it", "meaning"), rows)
+        _table(heads, _option_rows(OPTIONS))
         + f"""
 
 Names for `model_name`: the built-in network {own}; Cellpose's {others}.
 See [models](../how-to/models.md).
 
 Changing an option that changes predictions makes a new model version:
-[what happens then](../how-to/connect.md#what-happens-when-the-model-version-changes).""",
+[what happens then](../how-to/connect.md#what-happens-when-the-model-version-changes).
+
+## Options for training
+
+These go onto the root tag, and change no prediction. `model_roi` and `model_group` above are read
+for training too. Capitals name the [settings](settings.md) that hold for all projects.
+
+{_table(heads, _option_rows(LEARNING_OPTIONS))}""",
     )
+
+
+def _option_rows(options: Mapping[str, Option]) -> list[tuple[str, ...]]:
+    return [
+        (f"`{name}`", option.allowed, option.default, option.meaning)
+        for name, option in options.items()
+    ]
 
 
 def errors_page() -> str:
@@ -167,8 +179,10 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], 
 def _commands(group: typer.Typer) -> Iterator[tuple[str, Any]]:
     """Yield every command as it is typed, with its function."""
     for command in group.registered_commands:
+        if command.hidden:  # for our own processes
+            continue
         function: Any = command.callback
-        yield function.__name__, function
+        yield command.name or function.__name__.replace("_", "-"), function
     for registered in group.registered_groups:
         inner: Any = registered.typer_instance
         yield str(registered.name), inner.registered_callback.callback

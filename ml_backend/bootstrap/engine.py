@@ -12,20 +12,27 @@ from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.networks import open_device_segmenter, resolver
 from ml_backend.bootstrap.records import open_database, secret_of
-from ml_backend.domain import Component, ProjectKey, Release
+from ml_backend.domain import POST_PROCESSING_REVISION, Component, ProjectKey, Release
 from ml_backend.errors import BadRequest
+from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.processes.engine import EngineApp, create_engine_app
+from ml_backend.service.activation import ActivationTools, Activator
+from ml_backend.service.ahead import Ahead
 from ml_backend.service.delivery import Delivery
 from ml_backend.service.models import ModelRegistry
 from ml_backend.service.predictions import PredictionService
+from ml_backend.service.releasing import Releasing
+from ml_backend.service.repair import Repairs
 from ml_backend.service.task_prediction import TaskPredictor
 from ml_backend.settings import Settings
 from ml_backend.store.components import Components
 from ml_backend.store.deliveries import Deliveries
 from ml_backend.store.open_requests import OpenRequests
 from ml_backend.store.predictions import KeptPredictions
+from ml_backend.store.project_updates import ProjectUpdates
 from ml_backend.store.projects import Projects, parse_project
 from ml_backend.store.releases import Releases
+from ml_backend.store.versions import Versions
 
 
 @contextmanager
@@ -47,27 +54,55 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
             segmenter.warm(component)  # a version is announced once it is known to work
             return component
 
+        components = Components(database)
         stack.enter_context(
-            ModelRegistry(
-                settings.model, resolve_and_load, Components(database), releases, device=device
-            )
+            ModelRegistry(settings.model, resolve_and_load, components, releases, device=device)
         )
         predictor = TaskPredictor(
             fetcher=build_fetcher(settings),
             decode=build_decoder(settings),
             segmenter=segmenter,
         )
-        service = PredictionService(
-            predictor,
-            KeptPredictions(database),
-            deliveries,
-            open_requests,
-            threads=threads_for(settings, device),
+        service = stack.enter_context(
+            PredictionService(
+                predictor,
+                KeptPredictions(database),
+                deliveries,
+                open_requests,
+                threads=threads_for(settings, device),
+            )
         )
-        sink = partial(label_studio_of, settings, projects)
-        stack.enter_context(Delivery(deliveries, open_requests, projects, releases, sink))
+        label_studio = partial(label_studio_of, settings, projects)
+        stack.enter_context(Delivery(deliveries, open_requests, projects, releases, label_studio))
+        versions = Versions(database)
+        repairs = stack.enter_context(
+            Repairs(projects, releases, versions, ProjectUpdates(database), label_studio)
+        )
+        tools = ActivationTools(
+            projects=projects,
+            versions=versions,
+            releasing=Releasing(
+                model=settings.model,
+                revision=POST_PROCESSING_REVISION,
+                parse=parse_label_config,
+                components=components,
+                versions=versions,
+                releases=releases,
+            ),
+            prove=segmenter.warm,
+            ahead=Ahead(
+                predictions=service,
+                deliveries=deliveries,
+                most_tasks=settings.predict_ahead_tasks,
+                most_seconds=settings.predict_ahead_s,
+            ),
+            repairs=repairs,
+            label_studio=label_studio,
+            access=partial(access_of, settings, projects),
+        )
+        stack.enter_context(Activator(tools))
         engine = EngineApp(
-            stack.enter_context(service),
+            service,
             find_project=find_project,
             find_release=partial(find_release, releases),
             access=partial(access_of, settings, projects),

@@ -27,7 +27,9 @@ def open_device_segmenter(settings: Settings) -> Iterator[tuple[CellposeSegmente
         device = open_device(settings.device)
     except EngineError as error:
         raise SettingsError(error.message) from None
-    with open_segmenter(device) as segmenter:
+    with open_segmenter(
+        device, max_networks=settings.max_networks, flow_cache_mb=settings.flow_cache_mb
+    ) as segmenter:
         yield segmenter, str(device)
 
 
@@ -41,8 +43,12 @@ def resolver(settings: Settings, device: str) -> Callable[[str], Component]:
 
 
 @contextmanager
-def file_predictor(settings: Settings) -> Iterator[FilePredictor]:
+def file_predictor(settings: Settings, model: str | None = None) -> Iterator[FilePredictor]:
     """Yield what segments image files, without records or network.
+
+    Args:
+        settings: of this process.
+        model: a model's name or a checkpoint's path; None = MODEL.
 
     Raises:
         SettingsError, ModelError
@@ -52,5 +58,5 @@ def file_predictor(settings: Settings) -> Iterator[FilePredictor]:
         yield FilePredictor(
             decode=build_decoder(settings),
             segmenter=segmenter,
-            component=resolver(settings, device)(settings.model),
+            component=resolver(settings, device)(model or settings.model),
         )

@@ -1,31 +1,97 @@
-"""The trainer's queue with the work it takes on."""
+"""The trainer's queue, the worker behind it, and what it does every so often."""
 
 from __future__ import annotations
 
-from huey import Huey
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
+from ml_backend.bootstrap.label_studio import label_studio_of
+from ml_backend.bootstrap.learning import learning_defaults
 from ml_backend.bootstrap.records import MEGABYTE, open_database, secret_of
-from ml_backend.processes.trainer import register_housekeeping
+from ml_backend.bootstrap.training import models_folder, sessions_folder
+from ml_backend.labelstudio.controls import parse_label_config
+from ml_backend.processes.session_worker import SessionWorker
+from ml_backend.processes.trainer import Repeatedly, Worker, register_sessions
+from ml_backend.processes.training_child import TrainingChild
+from ml_backend.service.learning_loop import LearningLoop
+from ml_backend.service.ledger import EventLedger
+from ml_backend.service.planning import Planner
+from ml_backend.service.reconcile import Reconciler
 from ml_backend.settings import Settings
+from ml_backend.store.annotations import AnnotationLedger
+from ml_backend.store.components import Components
+from ml_backend.store.database import Database
 from ml_backend.store.events import Events
 from ml_backend.store.predictions import KeptPredictions
+from ml_backend.store.projects import Projects
 from ml_backend.store.queue import make_queue
+from ml_backend.store.sessions import Sessions
+from ml_backend.store.versions import Versions
+from ml_backend.training.leftovers import remove_leftovers
+from ml_backend.training.publishing import Publisher
+
+KEEP_HOUSE_EVERY_S = 60.0
 
 
-def build_queue(settings: Settings) -> Huey:
-    """Return the trainer's queue with its housekeeping.
+@contextmanager
+def open_trainer(settings: Settings) -> Iterator[tuple[Any, Worker]]:
+    """Yield the trainer's queue and the worker behind it, with everything around them running.
 
     Raises:
         StoreError
     """
-
     database = open_database(settings)
-    kept, events = KeptPredictions(database), Events(database)
+    sessions = Sessions(database)
+    queue = make_queue(settings.data_dir, secret_of(settings.redis_url))
+    worker = SessionWorker(sessions, TrainingChild, owner=f"{platform.node()}:{os.getpid()}")
+    loop = _learning_loop(settings, database, wake=register_sessions(queue, worker))
+    kept, events, ledger = KeptPredictions(database), Events(database), AnnotationLedger(database)
+
+    publisher = Publisher(models_folder(settings))
 
     def keep_house() -> None:
         kept.prune(settings.kept_results_mb * MEGABYTE)
         events.prune()
+        ledger.prune()
+        remove_leftovers(sessions_folder(settings), sessions.get)
+        publisher.sweep()
 
-    queue = make_queue(settings.data_dir, secret_of(settings.redis_url))
-    register_housekeeping(queue, keep_house)
-    return queue
+    with loop, Repeatedly("housekeeping", keep_house, every_s=KEEP_HOUSE_EVERY_S):
+        yield queue, worker
+
+
+def _learning_loop(
+    settings: Settings, database: Database, *, wake: Callable[[str], None]
+) -> LearningLoop:
+    projects, ledger, sessions = Projects(database), AnnotationLedger(database), Sessions(database)
+    planner = Planner(
+        model=settings.model,
+        defaults=learning_defaults(settings),
+        parse=parse_label_config,
+        projects=projects,
+        ledger=ledger,
+        sessions=sessions,
+        versions=Versions(database),
+        components=Components(database),
+    )
+    return LearningLoop(
+        events=EventLedger(
+            Events(database),
+            projects,
+            ledger,
+            planner,
+            label_studio_url=settings.label_studio_url,
+        ),
+        planner=planner,
+        reconciler=Reconciler(
+            ledger, partial(label_studio_of, settings, projects), every_s=settings.reconcile_s
+        ),
+        ledger=ledger,
+        projects=projects,
+        sessions=sessions,
+        wake=wake,
+    )

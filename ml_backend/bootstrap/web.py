@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from ml_backend import __version__
 from ml_backend.bootstrap.records import MEGABYTE, open_database, secret_of
+from ml_backend.bootstrap.sessions import training_desk
 from ml_backend.domain import POST_PROCESSING_REVISION
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.settings import Settings
@@ -13,6 +14,7 @@ from ml_backend.store.components import Components
 from ml_backend.store.events import Events
 from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
+from ml_backend.store.versions import Versions
 from ml_backend.web.app import create_app
 from ml_backend.web.dependencies import WebDependencies
 from ml_backend.web.engine_client import HttpEngineClient
@@ -41,6 +43,8 @@ def build_web_app(settings: Settings) -> FastAPI:
             projects=Projects(database),
             components=Components(database),
             releases=Releases(database),
+            versions=Versions(database),
+            training=training_desk(settings, database),
             events=Events(database),
             engine=HttpEngineClient(settings.engine_url or "", secret_of(settings.engine_secret)),
         )

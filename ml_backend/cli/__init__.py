@@ -8,6 +8,9 @@ from ml_backend.cli.checking import config, connect, doctor
 from ml_backend.cli.models import models
 from ml_backend.cli.predicting import predict
 from ml_backend.cli.serving import engine, serve, trainer, web
+from ml_backend.cli.sessions import sessions
+from ml_backend.cli.training import train_session
+from ml_backend.cli.versions import versions
 
 app = typer.Typer(
     help="Cell masks and learning models for Label Studio.",
@@ -17,4 +20,7 @@ app = typer.Typer(
 )
 for command in (serve, connect, doctor, predict, config, web, engine, trainer):
     app.command()(command)
+app.command(hidden=True)(train_session)
 app.add_typer(models, name="models")
+app.add_typer(sessions, name="sessions")
+app.add_typer(versions, name="versions")

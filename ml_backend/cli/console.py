@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from ml_backend.errors import BackendError, ModelError, SettingsError
 from ml_backend.processes.lifeline import watch_parent
@@ -54,13 +55,19 @@ def begin(process: str, lifeline_fd: int | None = None) -> Settings:
 
 
 def show_table(table: Table) -> None:
-    """Print a table, fitted to a terminal, but uncut where another program reads it."""
+    """Print a table, fitted to a terminal, but plain and uncut where another program reads it."""
     if console.is_terminal:
         console.print(table)
         return
+    table.box = None
     unbounded = console.options.update(max_width=10_000)
     width = Measurement.get(console, unbounded, table).maximum
     Console(file=console.file, width=width).print(table)
+
+
+def add_row(table: Table, *cells: str | Text) -> None:
+    """Add a row whose texts are shown as they are, brackets and all."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def show_checks(checks: Iterable[Check]) -> None:

@@ -24,11 +24,21 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results; default: beside each file.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's name or the path of a checkpoint; default: MODEL.")
+    ] = None,
     diameter: Annotated[
         float | None, typer.Option(min=1, help="Of the objects, in pixels; default: estimated.")
     ] = None,
     flow_threshold: Annotated[float, typer.Option(min=0, help="Largest flow error.")] = 0.4,
     cellprob_threshold: Annotated[float, typer.Option(help="Smallest cell probability.")] = 0.0,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="Steps along the flows; default: from the diameter."),
+    ] = None,
+    score_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Smallest score of an object, from 0 to 1.")
+    ] = 0.0,
     min_size: Annotated[int, typer.Option(min=0, help="Smallest object, in pixels.")] = 15,
     clahe: Annotated[bool, typer.Option(help="Equalise the contrast first.")] = False,
     plane: Annotated[int | None, typer.Option(min=0, help="Of a stack; 0 = first.")] = None,
@@ -49,6 +59,7 @@ def predict(
         diameter=diameter,
         flow_threshold=flow_threshold,
         cellprob_threshold=cellprob_threshold,
+        iterations=iterations,
         min_size=min_size,
         clahe=clahe,
         plane=plane,
@@ -59,13 +70,17 @@ def predict(
         refuse_equal_targets(files, folder=output, mask_format=mask_format.value)
         settings = begin("predict")
         with (
-            file_predictor(settings) as predictor,
+            file_predictor(settings, model) as predictor,
             Progress(console=complaints) as progress,
         ):
             for file in progress.track(files, description="segmenting"):
                 try:
                     done = predictor.predict(
-                        file, options=options, folder=output, mask_format=mask_format.value
+                        file,
+                        options=options,
+                        folder=output,
+                        mask_format=mask_format.value,
+                        score_threshold=score_threshold,
                     )
                 except BackendError as error:
                     failed += 1

@@ -94,15 +94,16 @@ def engine(lifeline_fd: LifelineFd = None, listen_fd: ListenFd = None) -> None:
 
 
 def trainer(lifeline_fd: LifelineFd = None) -> None:
-    """Run the trainer alone: it takes work from the queue and keeps house."""
+    """Run the trainer alone: it trains when there is something to learn, and keeps house."""
     from ml_backend.bootstrap.records import prepare_records
-    from ml_backend.bootstrap.trainer import build_queue
+    from ml_backend.bootstrap.trainer import open_trainer
     from ml_backend.processes.trainer import run_trainer
 
     with sentences():
         settings = begin("trainer", lifeline_fd)
         prepare_records(settings)
-        run_trainer(build_queue(settings))
+        with open_trainer(settings) as (queue, worker):
+            run_trainer(queue, worker)
 
 
 def _listen(settings: Settings, listen_fd: int | None) -> socket.socket:

@@ -6,6 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -15,7 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from ml_backend.errors import BackendError, Unauthorized
+from ml_backend.errors import BackendError, BadRequest, Unauthorized
+from ml_backend.web.api import API_PREFIX, PROBLEM_TYPE, make_api
 from ml_backend.web.auth import is_basic_right
 from ml_backend.web.dependencies import WebDependencies
 from ml_backend.web.labelstudio import json_response, make_router
@@ -25,6 +27,9 @@ STATUS_BY_CODE = {
     "request.invalid": 400,
     "request.too_large": 413,
     "request.unauthorized": 401,
+    "request.forbidden": 403,
+    "request.not_found": 404,
+    "request.conflict": 409,
     "config.unusable": 422,
     "settings.invalid": 500,
     "image.unusable": 422,
@@ -40,6 +45,8 @@ STATUS_BY_CODE = {
     "engine.memory": 503,
     "label_studio.failed": 502,
     "store.failed": 503,
+    "session.lost": 409,
+    "training.failed": 500,
     "backend": 500,
 }
 """The HTTP status of every error code; a test keeps it complete."""
@@ -67,6 +74,7 @@ def create_app(dependencies: WebDependencies) -> FastAPI:
         lifespan=lifespan,
     )
     app.include_router(make_router(dependencies, metrics))
+    app.include_router(make_api(dependencies))
 
     @app.get("/metrics", response_class=Response)
     def show_metrics() -> Response:
@@ -75,7 +83,7 @@ def create_app(dependencies: WebDependencies) -> FastAPI:
 
     app.add_exception_handler(BackendError, _answer_backend_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_middleware(_Gate, basic_auth=dependencies.basic_auth, metrics=metrics)
     return app
 
@@ -145,12 +153,16 @@ async def _answer_backend_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 400
-    reason = error.detail if isinstance(error, HTTPException) else "The request is invalid."
-    response = _body(request, status, f"http.{status}", reason)
-    if isinstance(error, HTTPException):
-        response.headers.update(error.headers or {})
+    assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for no other
+    response = _body(request, error.status_code, f"http.{error.status_code}", error.detail)
+    response.headers.update(error.headers or {})
     return response
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  # it is registered for no other
+    problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
+    return _error_response(request, BadRequest(f"The request is invalid: {'; '.join(problems)}."))
 
 
 def _unexpected(request: Request) -> Response:
@@ -159,6 +171,18 @@ def _unexpected(request: Request) -> Response:
 
 def _body(request: Request, status: int, code: str, message: str) -> Response:
     request_id = getattr(request.state, "request_id", None)
-    return json_response(
-        {"code": code, "message": message, "request_id": request_id}, status=status
-    )
+    if not request.url.path.startswith(f"{API_PREFIX}/"):
+        return json_response(
+            {"code": code, "message": message, "request_id": request_id}, status=status
+        )
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": message,
+        "code": code,
+        "request_id": request_id,
+    }
+    response = json_response(problem, status=status)
+    response.headers["content-type"] = PROBLEM_TYPE
+    return response

@@ -21,6 +21,12 @@ def is_basic_right(authorization: str | None, expected: tuple[str, str] | None) 
     return hmac.compare_digest(given, ":".join(expected).encode())
 
 
+def _is_secret_right(given: str | None, expected: str | None) -> bool:
+    if given is None or expected is None:
+        return False
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
 def is_webhook_welcome(
     *,
     action: str,
@@ -31,11 +37,12 @@ def is_webhook_welcome(
 ) -> bool:
     """Return whether a webhook event may be recorded.
 
-    Label Studio's events never carry Basic auth, only headers set on the webhook; START_TRAINING
+    Either proof will do, and where there is one to give it must be given: `connect` puts both into
+    the webhook's headers. Of itself Label Studio sends no Basic auth with events; START_TRAINING
     is the other way round, so without Basic auth it comes with nothing. It is only a trigger.
     """
-    if secret is None or is_basic_right(authorization, basic_auth):
+    if secret is None and basic_auth is None:
         return True
-    if given_secret is not None and hmac.compare_digest(given_secret.encode(), secret.encode()):
+    if is_basic_right(authorization, basic_auth) or _is_secret_right(given_secret, secret):
         return True
     return action == "START_TRAINING" and basic_auth is None

@@ -8,10 +8,12 @@ from typing import Protocol
 
 from ml_backend.domain import LabelConfig, ProjectKey, Task
 from ml_backend.errors import EngineError
+from ml_backend.service.sessions import TrainingDesk
 from ml_backend.store.components import Components
 from ml_backend.store.events import Events
 from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
+from ml_backend.store.versions import Versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class WebDependencies:
     projects: Projects
     components: Components
     releases: Releases
+    versions: Versions
+    training: TrainingDesk
     events: Events
     engine: EngineClient
     poll_s: float = 0.5  # between two looks for an engine that is starting

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import structlog
 
-from ml_backend.domain import Component, LabelConfig, ProjectKey, Release
-from ml_backend.errors import BackendError, ConfigError, EngineUnavailable, ModelError
-from ml_backend.labelstudio.controls import canonical_config
+from ml_backend.domain import LabelConfig, ProjectKey
+from ml_backend.errors import BackendError, ConfigError, ModelError
+from ml_backend.service.releasing import Releasing, Served
 from ml_backend.web.dependencies import WebDependencies
 
 _CONFIGS_KEPT = 64
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Introduced:
-    """What a project serves now."""
-
-    release: Release
-    warnings: tuple[str, ...]  # a sentence each, about the label config
 
 
 class Introductions:
@@ -32,8 +23,16 @@ class Introductions:
     def __init__(self, dependencies: WebDependencies) -> None:
         self._own = dependencies
         # Label Studio sends the same config before every page and prediction
-        self._parse: Callable[[str], LabelConfig] = lru_cache(maxsize=_CONFIGS_KEPT)(
+        parse: Callable[[str], LabelConfig] = lru_cache(maxsize=_CONFIGS_KEPT)(
             dependencies.parse_label_config
+        )
+        self._releasing = Releasing(
+            model=dependencies.model,
+            revision=dependencies.revision,
+            parse=parse,
+            components=dependencies.components,
+            versions=dependencies.versions,
+            releases=dependencies.releases,
         )
 
     def introduce(
@@ -43,8 +42,11 @@ class Introductions:
         label_config: str,
         hostname: str | None,
         access_token: str | None,
-    ) -> Introduced:
+    ) -> Served:
         """Record the project and activate the release of its label config.
+
+        A control keeps the network that was trained for it, whatever else changed in the config,
+        until it asks for another base model.
 
         Raises:
             ConfigError: the label config cannot be served.
@@ -55,11 +57,11 @@ class Introductions:
         problem: BackendError | None = None
         known = self._own.projects.get(key)
         try:
-            introduced = self._activate(key, label_config)
+            served = self._releasing.activate(key, label_config)
             if known is None or known.label_config != label_config:
-                for warning in introduced.warnings:
+                for warning in served.warnings:
                     log.warning("label config", project=str(key), warning=warning)
-            return introduced
+            return served
         except (ConfigError, ModelError) as error:
             problem = error
             log.warning("project cannot be served", project=str(key), reason=error.message)
@@ -72,30 +74,3 @@ class Introductions:
                 label_config=label_config,
                 label_config_error=None if problem is None else problem.message,
             )
-
-    def _activate(self, key: ProjectKey, label_config: str) -> Introduced:
-        config = self._parse(label_config)
-        if not config.controls:
-            raise ConfigError
-        release = self._own.releases.ensure(
-            key,
-            components={
-                control.name: self._component(control.segmentation.model or self._own.model)
-                for control in config.controls
-            },
-            canonical_config=canonical_config(config),
-            label_config=label_config,
-            revision=self._own.revision,
-        )
-        self._own.releases.activate(key, release.version)
-        return Introduced(release=release, warnings=config.warnings)
-
-    def _component(self, requested: str) -> Component:
-        resolution = self._own.components.want(requested)
-        if resolution.component is not None:
-            return resolution.component
-        if resolution.problem is not None:
-            raise ModelError(resolution.problem)
-        raise EngineUnavailable(
-            f"The engine is still preparing the model {requested!r}; try again in a few seconds."
-        )

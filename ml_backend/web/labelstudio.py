@@ -28,6 +28,7 @@ from ml_backend.store.releases import DEFAULT_PROJECT
 from ml_backend.web.auth import is_webhook_welcome
 from ml_backend.web.dependencies import WebDependencies
 from ml_backend.web.introduction import Introductions
+from ml_backend.web.jobs import job_json
 from ml_backend.web.metrics import Metrics
 from ml_backend.web.openapi import BODIES
 from ml_backend.web.prediction import Predictions
@@ -159,8 +160,8 @@ class _Routes:
             basic_auth=self._own.basic_auth,
         ):
             raise Unauthorized(
-                "The webhook lacks the X-Backend-Secret header with WEBHOOK_SECRET; "
-                "`ml-backend connect` sets it in Label Studio."
+                "The webhook lacks the right X-Backend-Secret header or Basic auth; "
+                "`ml-backend connect` sets them in Label Studio."
             )
         origin = request.headers.get(ORIGIN_HEADER) or request.query_params.get("origin")
         job = self._own.events.record(
@@ -182,7 +183,7 @@ class _Routes:
         return json_response({"versions": self._own.releases.versions(key)})
 
     async def job_status(self, request: Request) -> Response:
-        """Say how far the event of a job has come."""
+        """Say how far the event of a job, and the training it led to, have come."""
         body = await read_body(request, self._own.max_request_bytes)
         return await run_in_threadpool(self._job_status, body)
 
@@ -196,15 +197,7 @@ class _Routes:
                 },
                 status=404,
             )
-        return json_response(
-            {
-                "job": event.job,
-                "action": event.action,
-                "state": event.state,
-                "message": event.message,
-                "received_at": event.received_at,
-            }
-        )
+        return json_response(job_json(event, self._own.training.of_event(event)))
 
 
 def _refuse(error: BackendError) -> Response:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,16 +12,12 @@ from fastapi import Request
 
 from ml_backend.domain import Task
 from ml_backend.errors import BadRequest, RequestTooLarge
+from ml_backend.labelstudio.json_text import decode_json
+from ml_backend.labelstudio.webhooks import UNKNOWN_ORIGIN
 from ml_backend.store.projects import parse_project
 
-UNKNOWN_ORIGIN = "unknown"  # of a project whose Label Studio has not named itself
 _MAX_ID = 2**63 - 1
 _ACTION_CHARS = 100
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u(?P<half>[dD][89a-fA-F]..)|.)", re.DOTALL
-)
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +75,7 @@ def parse_setup(body: bytes) -> SetupRequest:
     Raises:
         BadRequest: the project or its label config is missing.
     """
-    content = _decode(body, _SetupBody)
+    content = decode_json(body, _SetupBody)
     parsed = parse_project(content.project) if isinstance(content.project, str) else None
     if parsed is None:
         raise BadRequest('"project" must be "<id>.<created_at>" as Label Studio sends it.')
@@ -101,7 +96,7 @@ def parse_predict(body: bytes) -> PredictRequest:
     Raises:
         BadRequest: there are no tasks, or one has no id.
     """
-    content = _decode(body, _PredictBody)
+    content = decode_json(body, _PredictBody)
     if not content.tasks:
         raise BadRequest('"tasks" must be a list of at least one task.')
     return PredictRequest(
@@ -117,7 +112,7 @@ def parse_event(body: bytes) -> EventRequest:
     Raises:
         BadRequest: it has no name.
     """
-    content = _decode(body, _EventBody)
+    content = decode_json(body, _EventBody)
     action = content.action.replace("\0", "").strip() if isinstance(content.action, str) else ""
     if not action:
         raise BadRequest('"action" must name the event, as Label Studio does.')
@@ -131,7 +126,7 @@ def parse_job(body: bytes) -> str:
     Raises:
         BadRequest: it names none.
     """
-    job = _text(_decode(body, _JobBody).job)
+    job = _text(decode_json(body, _JobBody).job)
     if job is None:
         raise BadRequest('"job" must be the id that /webhook answered.')
     return job
@@ -176,29 +171,6 @@ class _EventBody(msgspec.Struct):
 
 class _JobBody(msgspec.Struct):
     job: Any = None
-
-
-def _decode(body: bytes, fields: type[_T]) -> _T:
-    # Fields that are not named are skipped without being built: the annotations and predictions
-    # of a batch of tasks are hundreds of megabytes, and ten times that as Python objects.
-    try:
-        try:
-            return msgspec.json.decode(body, type=fields)
-        except msgspec.DecodeError:
-            if _ESCAPE.search(body) is None:
-                raise
-            return msgspec.json.decode(_ESCAPE.sub(_whole, body), type=fields)
-    except RecursionError:
-        raise BadRequest("The request's body is nested too deeply.") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadRequest(
-            f"The request's body cannot be read ({error}); send JSON as Label Studio does."
-        ) from None
-
-
-def _whole(escape: re.Match[bytes]) -> bytes:
-    # browsers let half an emoji pass, msgspec refuses the whole body for it
-    return rb"\ufffd" if escape["half"] else escape[0]
 
 
 def _to_task(task: _TaskBody, index: int) -> Task:

@@ -21,6 +21,7 @@ from tools.label_studio_user import LabelStudioUser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "label_configs"
 SECRET = "shared-with-the-webhook"
+PREPARED_WITHIN_S = 60.0
 DELIVERED_WITHIN_S = 240.0  # of what a busy machine cannot answer at once
 _titles = (f"Project {number}" for number in itertools.count(1))
 
@@ -45,7 +46,13 @@ class Site:
     def connect(self, project: int, backend: RunningBackend | None = None) -> str:
         """Connect a backend, ours by default; return the version that its /setup answered."""
         address = BackendAddress(url=(backend or self.backend).url, webhook_secret=SECRET)
+        deadline = time.monotonic() + PREPARED_WITHIN_S
         report = connect(self.client, str(project), address)
+        while time.monotonic() < deadline and any(
+            "still preparing" in step.sentence for step in report.steps
+        ):  # a model that nobody has asked for before: "try again in a few seconds"
+            time.sleep(1)
+            report = connect(self.client, str(project), address)
         assert report.connected, report.steps
         assert report.version is not None
         return report.version

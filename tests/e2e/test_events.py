@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from ml_backend.store.database import Database
 from ml_backend.store.events import Event, Events
+from ml_backend.store.schema import EventRow
 from tests.e2e.site import Site, write_nuclei
 
 pytestmark = pytest.mark.e2e
 
 ARRIVES_WITHIN_S = 10.0
+ENDS_WITHIN_S = 60.0  # what has nothing to learn
 
 
 def events_of(site: Site, project: int) -> list[Event]:
-    """Return the recorded events of a project, in order."""
-    events = Events(Database(f"sqlite:///{site.backend.data_dir / 'records.sqlite3'}"))
-    return [event for event in events.queued(limit=10_000) if event.project_id == project]
+    """Return the recorded events of a project, in order, also those the trainer worked on."""
+    database = Database(f"sqlite:///{site.backend.data_dir / 'records.sqlite3'}")
+    query = select(EventRow.job).where(EventRow.project_id == project).order_by(EventRow.id)
+    with closing(database), database.read() as session:
+        jobs = list(session.scalars(query))
+        found = [Events(database).get(job) for job in jobs]
+    return [event for event in found if event is not None]
 
 
 def wait_for_actions(site: Site, project: int, wanted: set[str]) -> list[Event]:
@@ -53,7 +62,7 @@ def test_annotations_are_recorded_with_the_label_studio_they_come_from(
     assert json.loads(found["ANNOTATION_CREATED"].payload)["annotation"]["id"] == annotation["id"]
 
 
-def test_start_training_is_recorded(site: Site) -> None:
+def test_start_training_is_recorded_and_followed_to_its_end(site: Site) -> None:
     project = site.make_project([])
     site.connect(project)
     (row,) = site.client.backends(project)
@@ -61,7 +70,15 @@ def test_start_training_is_recorded(site: Site) -> None:
     site.user.ask("POST", f"/api/ml/{row.id}/train", json={})
 
     found = wait_for_actions(site, project, {"START_TRAINING"})
-    assert "START_TRAINING" in {event.action for event in found}
+    (event,) = [event for event in found if event.action == "START_TRAINING"]
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    status: dict[str, Any] = {}
+    while status.get("state") != "completed" and time.monotonic() < deadline:
+        status = httpx.post(f"{site.backend.url}/job_status", json={"job": event.job}).json()
+        time.sleep(0.2)
+    assert status["state"] == "completed"
+    assert "Nobody has annotated" in status["message"]
+    assert status["version"] is None
 
 
 def test_an_event_without_the_secret_is_refused(site: Site) -> None:

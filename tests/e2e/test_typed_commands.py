@@ -16,7 +16,13 @@ from tests.docs_commands import commands
 from tests.running_backend import RunningBackend, running_backend
 from tests.terminal import Terminal
 
-ADDRESSES = sorted({command.words[-1] for command in commands() if command.words[0] == "curl"})
+ADDRESSES = sorted(
+    {
+        command.words[-1]
+        for command in commands()
+        if command.words[0] == "curl" and "/api/" not in command.text
+    }
+)
 
 
 @pytest.fixture

@@ -14,13 +14,16 @@ import structlog
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from ml_backend.bootstrap.sessions import training_desk
 from ml_backend.domain import Component
 from ml_backend.labelstudio.controls import parse_label_config
+from ml_backend.settings import Settings
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
 from ml_backend.store.events import Events
 from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
+from ml_backend.store.versions import Versions
 from ml_backend.web.app import create_app
 from ml_backend.web.dependencies import WebDependencies
 from tests.fakes import FakeEngine
@@ -114,6 +117,8 @@ def make_backend(tmp_path: Path, empty_records: Path) -> Iterator[MakeBackend]:
                 "projects": Projects(database),
                 "components": Components(database),
                 "releases": Releases(database),
+                "versions": Versions(database),
+                "training": training_desk(Settings(model="auto"), database),
                 "events": Events(database),
                 "engine": engine,
                 "poll_s": 0.02,

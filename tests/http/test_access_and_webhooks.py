@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml_backend.labelstudio.rows import BasicAuth
+from ml_backend.labelstudio.webhooks import webhook_headers
 from ml_backend.store.events import EventState
 from ml_backend.web.auth import is_basic_right, is_webhook_welcome
 from tests.http.conftest import Backend, MakeBackend
@@ -61,7 +63,12 @@ def test_no_odd_header_opens_the_door(header: str | None) -> None:
     ("action", "given_secret", "authorized", "secret", "has_basic", "welcome"),
     [
         ("ANNOTATION_CREATED", None, False, None, False, True),
-        ("ANNOTATION_CREATED", None, False, None, True, True),
+        ("ANNOTATION_CREATED", None, False, None, True, False),
+        ("ANNOTATION_CREATED", None, True, None, True, True),
+        ("ANNOTATION_CREATED", "made up", False, None, True, False),
+        ("START_TRAINING", None, False, None, True, False),
+        ("START_TRAINING", None, True, None, True, True),
+        ("START_TRAINING", None, False, None, False, True),
         ("ANNOTATION_CREATED", "right", False, "right", False, True),
         ("ANNOTATION_CREATED", "wrong", False, "right", False, False),
         ("ANNOTATION_CREATED", None, False, "right", False, False),
@@ -103,6 +110,23 @@ def test_the_secret_is_asked_for_over_http(make_backend: MakeBackend) -> None:
     assert (without.status_code, with_it.status_code, trigger.status_code) == (401, 201, 201)
     assert "connect" in without.json()["message"]
     assert len(backend.own.events.queued(limit=9)) == 2
+
+
+def test_basic_auth_without_a_secret_protects_events_too(make_backend: MakeBackend) -> None:
+    backend = make_backend(basic_auth=("user", "password"))
+    proof = webhook_headers(
+        origin="http://one.example",
+        secret=None,
+        auth=BasicAuth(user="user", password="password"),
+    )
+
+    by_a_stranger = backend.client.post(
+        "/webhook", json=ANNOTATION, headers={"X-Label-Studio-Origin": "http://one.example"}
+    )
+    by_the_webhook = backend.client.post("/webhook", json=ANNOTATION, headers=proof)
+
+    assert (by_a_stranger.status_code, by_the_webhook.status_code) == (401, 201)
+    assert len(backend.own.events.queued(limit=9)) == 1
 
 
 def test_a_job_can_be_asked_about(backend: Backend) -> None:

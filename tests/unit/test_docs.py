@@ -34,6 +34,7 @@ MARKDOWN = sorted(
 )
 LANGUAGES = {"bash", "xml", "json", "yaml", "ini", "nginx", "python", "text"}
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
+ROUTE_PAGES = ("protocol.md", "api.md")
 ALL_FENCES = [fence for document in DOCUMENTS for fence in fences(document)]
 
 
@@ -55,7 +56,11 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_command_is_documented() -> None:
     page = (FOLDER / "cli.md").read_text(encoding="utf-8")
-    names = {getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    names = {
+        getattr(command.callback, "__name__", "")
+        for command in app.registered_commands
+        if not command.hidden
+    }
 
     assert names >= {"serve", "web", "engine", "predict", "doctor", "connect", "config"}
     assert {name for name in names if f"## ml-backend {name}\n" not in page} == set()
@@ -85,13 +90,13 @@ def test_every_error_code_is_documented() -> None:
 
 
 def test_every_route_is_documented(tmp_path: Path) -> None:
-    page = (FOLDER / "protocol.md").read_text(encoding="utf-8")
+    page = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ROUTE_PAGES)
     described = build_web_app(Settings(data_dir=tmp_path)).openapi()["paths"]
     routes = {
         f"{method.upper()} {path}" for path, methods in described.items() for method in methods
     }
 
-    assert routes >= {"GET /health", "POST /setup", "POST /predict", "POST /webhook"}
+    assert routes >= {"GET /health", "POST /setup", "POST /predict", "GET /api/v1/sessions"}
     assert {route for route in routes if f"`{route}`" not in page} == set()
 
 
