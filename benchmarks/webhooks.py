@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from latency import CONFIG, SETUP, image_url, running_backend, saturated, summary
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +40,7 @@ from tools.label_studio_user import LabelStudioUser
 SIZE = 512  # pixels, both ways
 ANNOTATED = 6  # images before training starts
 STARTS_WITHIN_S = 120.0
-PROJECT = {"id": 1, "created_at": "2026-11-20T00:01:21Z", "min_annotations_to_start_training": 0}
+PROJECT = {"id": 1, "created_at": "2026-11-20T23:01:21Z", "min_annotations_to_start_training": 0}
 _numbers = itertools.count(1)
 
 
@@ -112,7 +113,8 @@ def train(client: httpx.Client) -> str:
     config = parse_label_config(CONFIG)
     for task in range(1, ANNOTATED + 1):
         _, truth = fluorescent_nuclei(seed=task, shape=(SIZE, SIZE), count=60)
-        found = Segmentation(labels=truth, scores=[1.0] * int(truth.max()), diameter=30.0)  # type: ignore[arg-type]
+        scores = np.ones(int(truth.max()), np.float32)
+        found = Segmentation(labels=truth, scores=scores, diameter=30.0)
         regions = build_result({"cells": found}, config).regions
         client.post("/webhook", json=event(task, image_url(task), regions)).raise_for_status()
     started = client.post("/webhook", json={"action": "START_TRAINING", "project": PROJECT})
@@ -153,7 +155,7 @@ def measure_saving(program: Path, repeats: int) -> dict[str, float]:
         running_backend() as url,
         LabelStudioServer(
             program,
-            Path(folder),
+            Path(folder) / "label-studio",
             port=free_port(),
             seed=shared_seed(program),
             environment=GUARDS_OFF,

@@ -212,6 +212,20 @@ class Version:
     created_at: float
     metrics: Mapping[str, Any]  # the gate's numbers
     message: str | None = None  # why it is kept as a candidate, or refused
+    base_requested: str | None = None  # what its controls asked for then (`targets.asked_by`)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a network that is to be served comes from."""
+
+    version_name: str  # of the `Version`: two can have the very same weights
+    base_requested: str | None  # what a control must ask for to get it; None: not known
+
+
+def origin_of(version: Version) -> Origin:
+    """Return the origin of a version's network."""
+    return Origin(version_name=version.name, base_requested=version.base_requested)
 
 
 class ActivationState(StrEnum):
@@ -237,3 +251,6 @@ class Activation:
     message: str | None
     created_at: float
     finished_at: float | None
+    origins: Mapping[str, Origin] = field(default_factory=dict)  # control -> of its network
+    is_rollback: bool = False  # restores what was served, whatever the controls ask for by now
+    attempts: int = 0  # that came to nothing for a reason that may pass

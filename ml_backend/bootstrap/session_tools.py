@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ml_backend.engines.networks import load_network
 from ml_backend.errors import TrainingError
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.learning_options import read_learning_options
-from ml_backend.labelstudio.targets import Target, find_target
+from ml_backend.labelstudio.targets import Target, asked_by, find_target
 from ml_backend.learning import EpochPoint, LearningOptions, Lease, Session
 from ml_backend.processes.manners import take_second_place
 from ml_backend.settings import Settings
@@ -39,7 +39,8 @@ from ml_backend.store.versions import Versions
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset, DatasetBuilder
 from ml_backend.training.fine_tuned import FineTuned
-from ml_backend.training.frozen_dataset import FrozenDataset
+from ml_backend.training.folders import DATASET
+from ml_backend.training.frozen_dataset import FrozenDataset, Keep
 from ml_backend.training.gate import judge
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome
@@ -65,7 +66,7 @@ class Subject:
     target: Target
     options: LearningOptions
     base: Component
-    requested: str  # what the base network was asked for as
+    asked: str  # what its controls ask for: `targets.asked_by`
 
 
 def work_on(
@@ -84,7 +85,9 @@ def work_on(
     with open_segmenter(
         device, max_networks=settings.max_networks, flow_cache_mb=settings.flow_cache_mb
     ) as segmenter:
-        workshop = _Workshop(settings, database, session, interruption, folder, device, segmenter)
+        workshop = Workshop(
+            settings, database, session, journal, interruption, folder, device, segmenter
+        )
         return SessionRun(
             session,
             workshop.tools(),
@@ -94,7 +97,7 @@ def work_on(
         ).run()
 
 
-class _Workshop:
+class Workshop:
     """Makes the tools of one session."""
 
     def __init__(
@@ -102,14 +105,20 @@ class _Workshop:
         settings: Settings,
         database: Database,
         session: Session,
+        journal: SessionLog,
         interruption: Interruption,
         folder: Path,
         device: torch.device,
         segmenter: Segmenter,
     ) -> None:
+        """Keep the collaborators, and read what the session is about.
+
+        Raises:
+            TrainingError, ModelError, StoreError: as `tools`.
+        """
         self._settings, self._database, self._session = settings, database, session
         self._interruption, self._device, self._segmenter = interruption, device, segmenter
-        self._frozen = FrozenDataset(folder / "dataset")
+        self._journal, self._frozen = journal, FrozenDataset(folder / DATASET)
         self._projects, self._versions = Projects(database), Versions(database)
         self._subject = self._read_subject()
         self._first = self._subject.target.teachers[0]  # its options decide what is served
@@ -122,10 +131,15 @@ class _Workshop:
             ModelError: the base network is not on this machine.
             StoreError
         """
-        subject, session = self._subject, self._session
+        subject, session, journal = self._subject, self._session, self._journal
         start = self._frozen.start() or self._first_start()
         return SessionTools(
-            dataset=partial(self._frozen.load_or, self._build, start),
+            dataset=partial(
+                self._frozen.load_or,
+                self._build,
+                start,
+                tell=lambda dataset: journal.tell(**dataset.report),
+            ),
             base=subject.base,
             start=start,
             served=self._served,
@@ -159,7 +173,6 @@ class _Workshop:
                 "Training for a new session."
             )
         options, _ = read_learning_options(project.label_config, learning_defaults(self._settings))
-        requested = target.model or self._settings.model
         return Subject(
             target=target,
             # how to train was settled when the session was asked for
@@ -170,8 +183,8 @@ class _Workshop:
                 roi_label=options.roi_label,
                 group_field=options.group_field,
             ),
-            base=self._base(requested),
-            requested=requested,
+            base=self._base(target.model or self._settings.model),
+            asked=asked_by(target.controls[0], self._settings.model),
         )
 
     def _base(self, requested: str) -> Component:
@@ -186,15 +199,21 @@ class _Workshop:
         networks = {
             serving[name].component.sha256: serving[name].component
             for name in self._subject.target.names
-            if name in serving and serving[name].base_requested == self._subject.requested
+            if name in serving and serving[name].base_requested == self._subject.asked
         }
         return list(networks.values())
 
     def _first_start(self) -> Component:
         served = self._served() if self._session.parameters.from_active else []
-        return served[0] if served else self._subject.base
+        usable = [component for component in served if Path(component.path).is_file()]
+        if served and not usable:
+            self._journal.tell(
+                start=f"{served[0].name}, which is served, is no longer on this machine; the "
+                "training starts from the base network instead."
+            )
+        return usable[0] if usable else self._subject.base
 
-    def _build(self) -> Dataset:
+    def _build(self, keep: Keep) -> Dataset:
         settings, project = self._settings, self._session.project
         label_studio = label_studio_of(settings, self._projects, project)
         builder = DatasetBuilder(
@@ -209,13 +228,18 @@ class _Workshop:
                 Releases(self._database),
                 label_studio.prediction_version if label_studio else None,
             ),
-            on_task=lambda _done, _total: self._interruption.check(),
+            keep=keep,
+            on_task=lambda _done, _total: self._go_on(),
         )
         access = access_of(settings, self._projects, project)
-        return builder.build(project, self._subject.target, self._subject.options, access)
+        dataset = builder.build(project, self._subject.target, self._subject.options, access)
+        # frozen with it: what the label config asks for may be another by the time it is published
+        return replace(
+            dataset, manifest={**dataset.manifest, "base_requested": self._subject.asked}
+        )
 
     def _count(self, image: Image) -> int:
-        self._interruption.check()
+        self._go_on()
         found = self._segmenter.segment(
             image,
             self._first.segmentation,
@@ -223,6 +247,11 @@ class _Workshop:
             priority=Priority.BACKGROUND,
         )
         return len(found.scoring_at_least(self._first.score_threshold).scores)
+
+    def _go_on(self, *, patience_s: float = 0.0) -> None:
+        """Break off where that is wanted; else tell that another task or image has its turn."""
+        self._interruption.check(patience_s=patience_s)
+        self._journal.part()
 
     def _score(self, component: Component, images: Sequence[AnnotatedImage]) -> list[ImageScore]:
         return score(
@@ -232,7 +261,7 @@ class _Workshop:
             self._first.segmentation,
             score_threshold=self._first.score_threshold,
             # in the middle of a training, breaking off loses what came after its checkpoint
-            on_image=lambda _done: self._interruption.check(patience_s=SCORING_PATIENCE_S),
+            on_image=lambda _done: self._go_on(patience_s=SCORING_PATIENCE_S),
         )
 
     def _train(
@@ -244,7 +273,7 @@ class _Workshop:
         on_epoch: Callable[[EpochPoint], None],
         on_step: Callable[[Progress], None],
         should_stop: Callable[[], bool],
-        score: Callable[[Path], tuple[float, float, float]] | None,
+        score: Callable[[Path, float | None], tuple[float, float, float]] | None,
     ) -> FineTuned:
         return fine_tune(
             load_network(start, torch.device("cpu")),

@@ -14,6 +14,7 @@ from ml_backend.bootstrap.learning import learning_defaults
 from ml_backend.bootstrap.records import MEGABYTE, open_database, secret_of
 from ml_backend.bootstrap.training import models_folder, sessions_folder
 from ml_backend.labelstudio.controls import parse_label_config
+from ml_backend.learning import SessionState
 from ml_backend.processes.session_worker import SessionWorker
 from ml_backend.processes.trainer import Repeatedly, Worker, register_sessions
 from ml_backend.processes.training_child import TrainingChild
@@ -52,12 +53,14 @@ def open_trainer(settings: Settings) -> Iterator[tuple[Any, Worker]]:
     kept, events, ledger = KeptPredictions(database), Events(database), AnnotationLedger(database)
 
     publisher = Publisher(models_folder(settings))
+    find = partial(sessions.get, with_manifest=False)
+    completed = partial(sessions.find, state=SessionState.COMPLETED, with_manifests=False)
 
     def keep_house() -> None:
         kept.prune(settings.kept_results_mb * MEGABYTE)
         events.prune()
         ledger.prune()
-        remove_leftovers(sessions_folder(settings), sessions.get)
+        remove_leftovers(sessions_folder(settings), find, completed)
         publisher.sweep()
 
     with loop, Repeatedly("housekeeping", keep_house, every_s=KEEP_HOUSE_EVERY_S):
@@ -68,6 +71,7 @@ def _learning_loop(
     settings: Settings, database: Database, *, wake: Callable[[str], None]
 ) -> LearningLoop:
     projects, ledger, sessions = Projects(database), AnnotationLedger(database), Sessions(database)
+    events = Events(database)
     planner = Planner(
         model=settings.model,
         defaults=learning_defaults(settings),
@@ -80,7 +84,7 @@ def _learning_loop(
     )
     return LearningLoop(
         events=EventLedger(
-            Events(database),
+            events,
             projects,
             ledger,
             planner,
@@ -88,7 +92,10 @@ def _learning_loop(
         ),
         planner=planner,
         reconciler=Reconciler(
-            ledger, partial(label_studio_of, settings, projects), every_s=settings.reconcile_s
+            ledger,
+            partial(label_studio_of, settings, projects),
+            has_backlog=events.has_queued,
+            every_s=settings.reconcile_s,
         ),
         ledger=ledger,
         projects=projects,

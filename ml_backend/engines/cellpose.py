@@ -72,6 +72,7 @@ class CellposeSegmenter:
         self._cpu_networks: NetworkStore | None = None
         self._cpu_lock = threading.Lock()
         self._cache = FlowCache(flow_cache_mb * 1024 * 1024)
+        networks.when_displaced(self._forget)
 
     def __enter__(self) -> CellposeSegmenter:
         """Return self."""
@@ -87,6 +88,11 @@ class CellposeSegmenter:
         with self._cpu_lock:
             if self._cpu_networks is not None:
                 self._cpu_networks.close()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return what the flows of recent images take."""
+        return self._cache.size
 
     def warm(self, component: Component) -> DeviceProfile:
         """Load, verify and try the network of `component`; return what was measured.
@@ -166,6 +172,10 @@ class CellposeSegmenter:
             log.warning("image falls back to the CPU", width=image.width, height=image.height)
         field = compute_flow_field(fallback, image, options, component, priority)
         return dataclasses.replace(field, notes=(*field.notes, ON_CPU_NOTE))
+
+    def _forget(self, displaced: Component) -> None:
+        # after a swap nobody asks for them again, and they would displace those of others
+        self._cache.drop(lambda key: isinstance(key, tuple) and key[0] == displaced.sha256)
 
     def _open_cpu(self) -> NetworkStore | None:
         if not self._networks.device.can_fall_back or self._make_cpu_networks is None:

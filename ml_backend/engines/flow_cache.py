@@ -81,6 +81,12 @@ class FlowCache:
         running.future.set_result(result)
         return result
 
+    def drop(self, is_dropped: Callable[[Hashable], bool]) -> None:
+        """Let go of the flow fields of such keys; one that is being computed is kept after all."""
+        with self._lock:
+            for key in [key for key in self._kept if is_dropped(key)]:
+                self._bytes -= self._kept.pop(key).size
+
     def _keep(self, key: Hashable, kept: FlowField) -> None:
         if kept.size > self._max_bytes:
             return

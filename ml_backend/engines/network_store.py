@@ -13,7 +13,7 @@ from torch import nn
 
 from ml_backend.domain import Component, Priority, Urgency
 from ml_backend.engines.batching import DeviceThread
-from ml_backend.engines.device_memory import free_memory, is_out_of_memory
+from ml_backend.engines.device_memory import free_memory, is_out_of_memory, return_memory
 from ml_backend.engines.device_profile import DeviceProfile, Precision
 from ml_backend.engines.networks import load_network
 from ml_backend.engines.served_network import ServedNetwork, serve_network, try_network
@@ -46,6 +46,7 @@ class NetworkStore:
         self._served: OrderedDict[str, ServedNetwork] = OrderedDict()
         self._loading: dict[str, threading.Lock] = {}
         self._measured: dict[str, tuple[Precision, DeviceProfile]] = {}  # by architecture
+        self._when_displaced: Callable[[Component], None] | None = None
 
     def get(self, component: Component, *, priority: Urgency) -> ServedNetwork:
         """Return the network of `component`, loading it if it is not there.
@@ -80,6 +81,10 @@ class NetworkStore:
             self.device.call(lambda: try_network(served), priority=priority)
         return served
 
+    def when_displaced(self, tell: Callable[[Component], None]) -> None:
+        """Have `tell` called with each network that is displaced from now on."""
+        self._when_displaced = tell
+
     def names(self) -> list[str]:
         """Return the names of the networks in memory, least recently used first."""
         with self._lock:
@@ -100,11 +105,7 @@ class NetworkStore:
 
     def _add(self, component: Component, priority: Urgency) -> ServedNetwork:
         network = self._load(component)
-        with self._lock:
-            # room first: the device may not hold one more than max_networks
-            while len(self._served) >= self._max_networks:
-                _, displaced = self._served.popitem(last=False)
-                log.info("network displaced", name=displaced.component.name)
+        self._make_room()
         known = self._measured.get(component.architecture)
 
         def serve() -> ServedNetwork:
@@ -125,7 +126,20 @@ class NetworkStore:
             sha256=component.sha256[:12],
             precision=served.profile.sentence(),
         )
+        return_memory()  # of the one that was displaced, and what loading took for itself
         return served
+
+    def _make_room(self) -> None:
+        """Let go of the networks that one more would be too many with."""
+        with self._lock:
+            # before it is there: the device may not hold one more than max_networks
+            displaced = []
+            while len(self._served) >= self._max_networks:
+                displaced.append(self._served.popitem(last=False)[1].component)
+        for component in displaced:
+            log.info("network displaced", name=component.name)
+            if self._when_displaced is not None:
+                self._when_displaced(component)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from ml_backend.learning import Annotation, LabelledTask
 
 Row = TypeVar("Row")
 
+_MAX_PROJECT_ID = 10**18 - 1  # what the key of a project can hold
+
 
 @dataclass(frozen=True, kw_only=True)
 class EventProject:
@@ -100,7 +102,7 @@ def read_event(payload: bytes, *, heard_at: float) -> LabelStudioEvent:
         heard_at: When it came, seconds since the epoch: the time of rows that name none.
 
     Raises:
-        BadRequest: it is no JSON object with an action.
+        BadRequest: it is no JSON object with an action, or of a project that cannot be.
     """
     body = decode_json(payload, _Body)
     if not isinstance(body.action, str):
@@ -194,6 +196,12 @@ def _project(row: Any) -> EventProject | None:
     if project_id is None:
         return None
     created_at = read_time(row.get("created_at"))
+    if project_id > _MAX_PROJECT_ID or (created_at is not None and created_at < 0):
+        raise BadRequest(
+            f"The event is of project {project_id}, made at {row.get('created_at')!r}, which "
+            "cannot be: send numbers of at most 18 digits and times since 1970, as Label Studio "
+            "does."
+        )
     return EventProject(
         id=project_id,
         created_at=None if created_at is None else int(created_at),

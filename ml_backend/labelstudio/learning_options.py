@@ -77,7 +77,7 @@ LEARNING_OPTIONS: Mapping[str, Option] = {
         read=number(0, above=True, high=100_000),
         allowed="a number of minutes above 0",
         default="what TRAINING_MINUTES says",
-        meaning="A training takes at most so long.",
+        meaning="Learning takes at most so long; preparing and comparing come on top.",
     ),
     "model_promote": Option(
         read=_members(Promotion),
@@ -113,8 +113,8 @@ LEARNING_OPTIONS: Mapping[str, Option] = {
         meaning="Image crops per step; halved when memory does not suffice.",
     ),
     "model_learning_rate": Option(
-        read=number(0, above=True, high=1),
-        allowed="a number above 0, at most 1",
+        read=number(0, above=True, high=10),
+        allowed="a number above 0, at most 10",
         default="the network's own",
         meaning="Largest step size of the training.",
     ),

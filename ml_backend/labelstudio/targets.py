@@ -34,6 +34,26 @@ class Target:
         return tuple(control for control in self.controls if control.tag not in _POINTS)
 
 
+def asked_by(control: Control, default_model: str) -> str:
+    """Return what a control asks for: a base network, and the pixels that it is to see.
+
+    A network that was trained for a control that asked for one thing is not served where another
+    is asked for. People read it in messages.
+
+    Args:
+        control: of a label config.
+        default_model: the MODEL setting, for a control that names none.
+    """
+    options = control.segmentation
+    details = []
+    if options.channels is not None:
+        details.append(f"channels {', '.join(map(str, options.channels))}")
+    if options.plane is not None:
+        details.append(f"plane {options.plane}")
+    model = options.model or default_model
+    return f"{model} ({'; '.join(details)})" if details else model
+
+
 def targets_of(config: LabelConfig) -> tuple[Target, ...]:
     """Return the targets of a label config, those without an outlining control left out."""
     groups: dict[tuple[object, ...], list[Control]] = {}

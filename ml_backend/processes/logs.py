@@ -27,7 +27,6 @@ def configure_logs(level: str, *, process: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
     )
     # libraries: warnings and worse, never request lines with headers or tokens
     logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, force=True)

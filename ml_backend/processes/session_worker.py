@@ -32,8 +32,8 @@ log = structlog.get_logger(__name__)
 class SessionRecords(Protocol):
     """The part of the session records that a worker needs."""
 
-    def get(self, session_id: str) -> Session | None:
-        """Return that session."""
+    def get(self, session_id: str, *, with_manifest: bool = True) -> Session | None:
+        """Return that session; its manifest may be long."""
         ...
 
     def claim(self, session_id: str, *, owner: str, lease_s: float) -> Lease | None:
@@ -142,7 +142,7 @@ class SessionWorker:
 
     def _count_try(self, lease: Lease, last_end: str | None) -> int | None:
         """Return how often in a row it was tried without getting further; None: given up."""
-        session = self._sessions.get(lease.session_id)
+        session = self._sessions.get(lease.session_id, with_manifest=False)
         progress = dict(session.progress) if session else {}
         tries = int(progress.get("tries", 0))
         if tries >= MOST_TRIES:
@@ -183,7 +183,7 @@ class SessionWorker:
     def _is_to_be_ended(self, lease: Lease) -> bool:
         """Return whether the process has hung, or works on what is another's by now."""
         try:
-            session = self._sessions.get(lease.session_id)
+            session = self._sessions.get(lease.session_id, with_manifest=False)
         except StoreError:
             return False  # it knows best itself
         if session is None or session.lease != lease.number:
@@ -192,7 +192,7 @@ class SessionWorker:
         return session.state is SessionState.RUNNING and silent_s > SILENT_S
 
     def _is_unfinished(self, lease: Lease) -> bool:
-        session = self._sessions.get(lease.session_id)
+        session = self._sessions.get(lease.session_id, with_manifest=False)
         return (
             session is not None
             and session.state is SessionState.RUNNING
@@ -203,7 +203,7 @@ class SessionWorker:
         """Let the session be claimed at once; `tries` where this try shall not count."""
         try:
             if tries is not None:
-                session = self._sessions.get(lease.session_id)
+                session = self._sessions.get(lease.session_id, with_manifest=False)
                 progress = dict(session.progress) if session else {}
                 self._sessions.note(lease, progress={**progress, "tries": tries})
             self._sessions.heartbeat(lease, 0.0)

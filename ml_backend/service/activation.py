@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,19 +26,24 @@ from ml_backend.errors import (
     LabelStudioError,
     ModelError,
 )
-from ml_backend.learning import Activation, ActivationState, VersionState
+from ml_backend.learning import Activation, ActivationState, Version, VersionState
 from ml_backend.service.ahead import Ahead, PredictionStock
+from ml_backend.service.change import Change, NotAskedFor, change_for
 from ml_backend.service.releasing import Releasing
 from ml_backend.service.repair import Repairs
 from ml_backend.service.swap import ShowsVersions, flip
-from ml_backend.store.projects import Project, Projects
-from ml_backend.store.versions import Serving, Versions
+from ml_backend.store.projects import Projects
+from ml_backend.store.versions import Versions
 
 LOOK_EVERY_S = 1.0
 LEASE_S = 15.0  # an activation whose engine died is taken over after this long
 RENEW_EVERY_S = 5.0
 AT_ONCE = 4  # projects that change at the same time
 LABEL_STUDIO_PAUSES_S = (2.0, 5.0)  # between attempts; then it is done without Label Studio
+# Between attempts at an activation that fails for a reason that may pass: a full device, a label
+# config in the middle of an edit. After the last it has failed.
+RETRY_PAUSES_S = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+FAILURE = " It could not be put into service: "  # in a version's message, before the reason
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +54,10 @@ class SwapsVersions(ShowsVersions, PredictionStock, Protocol):
 
 class _LeaseLost(BackendError):
     """Another engine has taken the activation over."""
+
+
+class _Refused(ModelError):
+    """The network cannot be served, ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +125,17 @@ class Activator:
     def _carry_out_or_log(self, activation: Activation) -> None:
         try:
             self._carry_out(activation)
-        except (ModelError, ConfigError, EngineError) as error:
-            if isinstance(error, EngineUnavailable):
-                log.info("activation waits", activation=activation.id, reason=error.message)
-                return
+        except EngineUnavailable as error:
+            log.info("activation waits", activation=activation.id, reason=error.message)
+        except (_Refused, NotAskedFor) as error:
             self._give_up(activation, error)
+        except (ModelError, ConfigError, EngineError) as error:
+            self._postpone(activation, error)
         except BackendError as error:  # the lease runs out, then it is begun again
             log.warning("activation interrupted", activation=activation.id, reason=error.message)
         except Exception as error:  # a thread that died silently would leave a project behind
             log.exception("activation failed unexpectedly", activation=activation.id)
-            self._give_up(activation, EngineError(f"It failed unexpectedly ({error!r:.300})."))
+            self._postpone(activation, EngineError(f"It failed unexpectedly ({error!r:.300})."))
         finally:
             with self._lock:
                 self._claimed.discard(activation.id)
@@ -137,17 +147,19 @@ class Activator:
             raise ConfigError(
                 f"Label Studio has not introduced the project {key} yet; open it there once."
             )
-        release = self._warm(activation, project)
-        note = self._show_ahead(activation, release)
+        releasing = self._own.releasing
+        change = change_for(activation, releasing.parse(project.label_config), releasing.asked)
+        release = self._warm(activation, change, project.label_config)
+        note = ". ".join([*change.notes, self._show_ahead(activation, release)])
         self._keep_on(activation)
         self._own.versions.mark(
             activation.id, self._owner, ActivationState.WARMED, message=note.rstrip(".") + "."
         )
         # before the switch, so that no death in between leaves it out
-        self._note_states(key, activation.components.values(), VersionState.PUBLISHED, None)
+        self._note_published(key, change)
         self._own.versions.switch(
             activation,
-            overrides=self._overrides(activation, project.label_config),
+            overrides=change.overrides,
             release_version=release.version,
             owner=self._owner,
         )
@@ -158,26 +170,17 @@ class Activator:
             # the label config was changed meanwhile: its /setup came before the switch
             self._own.releasing.activate(key, current.label_config)
 
-    def _warm(self, activation: Activation, project: Project) -> Release:
+    def _warm(self, activation: Activation, change: Change, label_config: str) -> Release:
         """Return the release to be, every network of it loaded, verified and tried.
 
         Raises:
             ConfigError, ModelError, EngineError, StoreError
         """
-        names = {
-            control.name for control in self._own.releasing.parse(project.label_config).controls
-        }
-        wanted = {*activation.components, *activation.removed}
-        if wanted and not wanted & names:
-            raise ConfigError(
-                f"The label config has no control {', '.join(sorted(wanted))} any more; it has "
-                f"{', '.join(sorted(names))}."
-            )
         made = self._own.releasing.make(
             activation.project,
-            project.label_config,
-            changed=activation.components,
-            removed=activation.removed,
+            label_config,
+            changed=change.components,
+            removed=change.removed,
         )
         for component in dict.fromkeys(made.release.components.values()):
             self._keep_on(activation)
@@ -195,11 +198,14 @@ class Activator:
         try:
             self._own.prove(component)
         except ModelError as error:
-            if component in activation.components.values():
-                self._note_states(
-                    activation.project, [component], VersionState.REFUSED, error.message
-                )
-            raise
+            if component not in activation.components.values():
+                raise
+            for version in self._versions_of(activation):
+                if version.component == component:
+                    self._own.versions.set_state(
+                        activation.project, version.name, VersionState.REFUSED, error.message
+                    )
+            raise _Refused(error.message) from error
 
     def _show_ahead(self, activation: Activation, release: Release) -> str:
         """Have Label Studio show the new version's predictions; return what became of it.
@@ -237,21 +243,6 @@ class Activator:
         shown = flip(label_studio, key, release.version, self._own.releasing.releases.versions(key))
         return stocked.sentence() + ("" if shown else "; the project shows other predictions")
 
-    def _overrides(self, activation: Activation, label_config: str) -> dict[str, Serving]:
-        names = {
-            version.component.sha256: version.name
-            for version in self._own.versions.all(activation.project)
-        }
-        return {
-            control.name: Serving(
-                component=component,
-                base_requested=self._own.releasing.requested(control),
-                version_name=names.get(component.sha256, component.name),
-            )
-            for control in self._own.releasing.parse(label_config).controls
-            if (component := activation.components.get(control.name)) is not None
-        }
-
     def _keep_on(self, activation: Activation) -> None:
         if self._closing.is_set():
             raise _LeaseLost("The engine stops; the activation is begun again by the next one.")
@@ -259,26 +250,57 @@ class Activator:
             if activation.id not in self._claimed:
                 raise _LeaseLost
 
+    def _postpone(self, activation: Activation, error: BackendError) -> None:
+        """Have it tried again later, unless that was done often or another change waits."""
+        if activation.attempts >= len(RETRY_PAUSES_S):
+            self._give_up(activation, error)
+            return
+        pause_s = RETRY_PAUSES_S[activation.attempts]
+        try:
+            postponed = self._own.versions.postpone(
+                activation.id,
+                self._owner,
+                pause_s=pause_s,
+                message=f"It is tried again after {pause_s:.0f} s: {error.message}",
+            )
+        except BackendError as problem:
+            log.warning("activation not postponed", reason=problem.message)
+            return
+        if postponed:
+            log.warning("activation postponed", activation=activation.id, reason=error.message)
+        else:
+            self._give_up(activation, error)
+
     def _give_up(self, activation: Activation, error: BackendError) -> None:
         log.warning("activation failed", activation=activation.id, reason=error.message)
         try:
             self._own.versions.mark(
                 activation.id, self._owner, ActivationState.FAILED, message=error.message
             )
+            for version in self._versions_of(activation):
+                if version.state is not VersionState.REFUSED:  # that says why already
+                    self._own.versions.set_state(
+                        activation.project,
+                        version.name,
+                        version.state,
+                        message=_without_failure(version) + FAILURE + error.message,
+                    )
         except BackendError as problem:
             log.warning("activation not marked as failed", reason=problem.message)
 
-    def _note_states(
-        self,
-        project: ProjectKey,
-        components: Iterable[Component],
-        state: VersionState,
-        message: str | None,
-    ) -> None:
-        hashes = {component.sha256 for component in components}
-        for version in self._own.versions.all(project):
-            if version.component.sha256 in hashes and version.state is not state:
-                self._own.versions.set_state(project, version.name, state, message=message)
+    def _note_published(self, project: ProjectKey, change: Change) -> None:
+        served = change.overrides.keys() & change.components.keys()
+        for name in sorted({change.overrides[control].version_name for control in served}):
+            version = self._own.versions.get(project, name)
+            if version is not None:
+                self._own.versions.set_state(
+                    project, name, VersionState.PUBLISHED, message=_without_failure(version)
+                )
+
+    def _versions_of(self, activation: Activation) -> list[Version]:
+        names = {origin.version_name for origin in activation.origins.values()}
+        found = (self._own.versions.get(activation.project, name) for name in sorted(names))
+        return [version for version in found if version is not None]
 
     def _watch(self) -> None:
         while not self._closing.wait(LOOK_EVERY_S):
@@ -309,3 +331,8 @@ class Activator:
                 if not kept:
                     with self._lock:
                         self._claimed.discard(number)
+
+
+def _without_failure(version: Version) -> str:
+    """Return what a version's message says besides an earlier failure to serve it."""
+    return (version.message or "").partition(FAILURE)[0]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ml_backend.domain import LabelConfig, ProjectKey
 from ml_backend.errors import BadRequest, ConfigError
 from ml_backend.labelstudio.learning_options import read_learning_options
 from ml_backend.labelstudio.targets import Target, find_target, subject_of, targets_of
-from ml_backend.learning import LearningOptions, Session, SessionState, Trigger
+from ml_backend.learning import LearningOptions, Session, SessionState, Trigger, TriggerPolicy
+from ml_backend.service.change_counter import TASK_HASHES, ChangeCounter, count_changed, learned_by
 from ml_backend.service.policy import LOOK_AGAIN_S, Decision, PolicyFacts, decide
 from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.components import Components
@@ -19,10 +21,9 @@ from ml_backend.store.projects import Projects
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.versions import Versions
 
-TASK_HASHES = "task_hashes"
 SUBJECT = "subject"
 SAME_AS = "same_as"
-"""Keys of a session's manifest: what it learned from, and which session had learned it before."""
+"""Keys of a session's manifest: what it learned, and which session had learned it before."""
 
 _CONFIGS_KEPT = 64
 
@@ -68,6 +69,7 @@ class Planner:
         self._versions = versions
         self._components = components
         self._clock = clock
+        self._changes = ChangeCounter(ledger, sessions)
 
         def read(label_config: str) -> Plan:
             config = parse(label_config)
@@ -116,13 +118,10 @@ class Planner:
             return idle
         if plan.options.policy.manual:
             return decide(plan.options.policy, _nothing_known(self._clock()))
-        hashes = self._ledger.task_hashes(project)
         last_change = self._ledger.last_change(project)
         decisions = []
         for target in plan.targets:
-            decision = decide(
-                plan.options.policy, self._facts(project, target, hashes, last_change)
-            )
+            decision = self._decide(project, target, plan.options.policy, last_change)
             if decision.train:
                 self._queue(project, target, plan, Trigger.POLICY, None)
             decisions.append(decision)
@@ -168,9 +167,15 @@ class Planner:
     def _learned_the_same(self, session: Session, last: Session, hashes: Mapping[int, str]) -> bool:
         if last.state is not SessionState.COMPLETED:
             return False  # people who ask again want another try
-        if _changed(last, hashes) or last.parameters != session.parameters:
+        learned = learned_by(last)
+        if learned is None or count_changed(learned, hashes):
             return False
-        plan = self._plan(session.project)
+        if last.parameters != session.parameters:
+            return False
+        try:
+            plan = self._plan(session.project)
+        except ConfigError:
+            return False  # the session says what is wrong with it
         target = None if plan is None else find_target(plan.config, session.controls)
         if plan is None or target is None:
             return False
@@ -191,25 +196,31 @@ class Planner:
     def _origin_of(self, session: Session) -> Session:
         """Return the session that learned what this one found unchanged."""
         same_as = session.manifest.get(SAME_AS)
-        found = self._sessions.get(same_as) if isinstance(same_as, str) else None
-        return found or session
+        if not isinstance(same_as, str):
+            return session
+        return self._sessions.get(same_as, with_manifest=False) or session
 
-    def _facts(
+    def _decide(
         self,
         project: ProjectKey,
         target: Target,
-        hashes: Mapping[int, str],
+        policy: TriggerPolicy,
         last_change: float | None,
-    ) -> PolicyFacts:
-        last = self._sessions.last_ended(project, target.names)
-        return PolicyFacts(
+    ) -> Decision:
+        last = self._sessions.last_ended(project, target.names, with_manifest=False)
+        facts = PolicyFacts(
             now=self._clock(),
-            annotated=len(hashes),
-            changed=_changed(last, hashes, last_change=last_change),
+            annotated=sys.maxsize,
+            changed=sys.maxsize,
             last_change=last_change,
             last_ended=None if last is None else last.finished_at,
             is_busy=self._is_busy(project, target),
         )
+        at_best = decide(policy, facts)
+        if not at_best.train:
+            return at_best  # whatever has changed, which takes a while to find out
+        found = self._changes.since(project, last, last_change=last_change)
+        return decide(policy, replace(facts, annotated=found.annotated, changed=found.changed))
 
     def _is_busy(self, project: ProjectKey, target: Target) -> bool:
         names = set(target.names)
@@ -243,26 +254,6 @@ class Planner:
         """
         found = self._projects.get(project)
         return None if found is None else self._read(found.label_config)
-
-
-def _changed(
-    last: Session | None, hashes: Mapping[int, str], *, last_change: float | None = None
-) -> int:
-    """Return how many tasks are new, changed or gone since a session looked at them."""
-    if last is None:
-        return len(hashes)
-    known = last.manifest.get(TASK_HASHES)
-    if not isinstance(known, Mapping):
-        # it failed before it read them; trying again by itself helps only with something new
-        looked_at = last.started_at or last.created_at
-        return len(hashes) if last_change is None or last_change > looked_at else 0
-    now = {str(task_id): text for task_id, text in hashes.items()}
-    before = {str(task_id): text for task_id, text in known.items()}
-    return _differences(now.items(), before.items())
-
-
-def _differences(now: Iterable[tuple[str, str]], before: Iterable[tuple[str, str]]) -> int:
-    return len({task_id for task_id, _ in set(now) ^ set(before)})
 
 
 def _nothing_known(now: float) -> PolicyFacts:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ml_backend.domain import Component, Control, LabelConfig, ProjectKey, Release
 from ml_backend.errors import ConfigError, EngineUnavailable, ModelError
 from ml_backend.labelstudio.controls import canonical_config
+from ml_backend.labelstudio.targets import asked_by
 from ml_backend.store.components import Components
 from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Serving, Versions
@@ -41,6 +42,10 @@ class Releasing:
     def requested(self, control: Control) -> str:
         """Return the base model that a control asks for."""
         return control.segmentation.model or self.model
+
+    def asked(self, control: Control) -> str:
+        """Return all that a control asks for; a trained network serves it for that only."""
+        return asked_by(control, self.model)
 
     def activate(self, project: ProjectKey, label_config: str) -> Served:
         """Make the project serve what this label config asks for, and return it.
@@ -107,7 +112,7 @@ class Releasing:
             ModelError, EngineUnavailable, StoreError
         """
         override = overrides.get(control.name)
-        if override is not None and override.base_requested == self.requested(control):
+        if override is not None and override.base_requested == self.asked(control):
             return override.component
         return self.base(control)
 

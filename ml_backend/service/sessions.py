@@ -76,8 +76,8 @@ class TrainingDesk:
         last = None if after is None else self.get(after)
         return self._sessions.find(key, state, limit=limit, after=last, with_manifests=False)
 
-    def get(self, session_id: str) -> Session:
-        """Return a session by its id or the beginning of it.
+    def get(self, session_id: str, *, with_manifest: bool = False) -> Session:
+        """Return a session by its id or the beginning of it; its manifest only on request.
 
         Raises:
             NotFound: there is none.
@@ -85,9 +85,9 @@ class TrainingDesk:
             StoreError
         """
         is_id = session_id.isascii() and session_id.isalnum()
-        session = self._sessions.get(session_id) if is_id else None
-        if session is not None:
-            return session
+        found_by_id = self._sessions.get(session_id, with_manifest=with_manifest) if is_id else None
+        if found_by_id is not None:
+            return found_by_id
         found = []
         if len(session_id) >= SHORTEST_PREFIX:
             newest = self._sessions.find(limit=MAX_LIMIT, with_manifests=False)
@@ -98,15 +98,22 @@ class TrainingDesk:
             )
         if len(found) > 1:
             raise BadRequest(f"Several sessions begin with {session_id!r}; write more of the id.")
-        return self._sessions.get(found[0].id) or found[0]  # with its manifest
+        if not with_manifest:
+            return found[0]
+        return self._sessions.get(found[0].id) or found[0]
 
     def of_event(self, event: Event) -> list[Session]:
         """Return the sessions that a START_TRAINING led to; deleted ones are left out.
 
+        They come without manifests: programs ask for them every second.
+
         Raises:
             StoreError
         """
-        found = (self._sessions.get(session_id) for session_id in split_ids(event.session))
+        found = (
+            self._sessions.get(session_id, with_manifest=False)
+            for session_id in split_ids(event.session)
+        )
         return [session for session in found if session is not None]
 
     def stop(self, session_id: str) -> Session:

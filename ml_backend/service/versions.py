@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ml_backend.domain import ProjectKey
 from ml_backend.errors import Conflict, NotFound, StoreError
-from ml_backend.learning import Activation, ActivationState, Version, VersionState
+from ml_backend.learning import Activation, ActivationState, Version, VersionState, origin_of
 from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Versions
 
@@ -46,7 +46,13 @@ class VersionDesk:
         Raises:
             StoreError
         """
-        serving = self.versions.serving(project)
+        active = self.releases.active(project)
+        components = {} if active is None else active.components
+        serving = {  # less those whose control asks for another base by now
+            control: served
+            for control, served in self.versions.serving(project).items()
+            if control in components and components[control].sha256 == served.component.sha256
+        }
         overviews = [
             VersionOverview(
                 version=version,
@@ -60,7 +66,6 @@ class VersionDesk:
             )
             for version in self.versions.all(project)
         ]
-        active = self.releases.active(project)
         return ProjectVersions(
             project=project,
             release=None if active is None else active.version,
@@ -102,6 +107,7 @@ class VersionDesk:
             project,
             components=dict.fromkeys(version.controls, version.component),
             reason=f"{by} activated {name}",
+            origins=dict.fromkeys(version.controls, origin_of(version)),
         )
 
     def activate_base(self, project: ProjectKey, *, by: str) -> Activation:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import aliased
 
 from ml_backend.domain import Component
-from ml_backend.learning import Activation, ActivationState
+from ml_backend.learning import Activation, ActivationState, Origin
 from ml_backend.store.packing import component_from_json, component_to_json, from_json, to_json
 from ml_backend.store.projects import parse_key
 from ml_backend.store.schema import ActivationRow
@@ -18,13 +18,16 @@ from ml_backend.store.schema import ActivationRow
 OPEN = (ActivationState.REQUESTED, ActivationState.WARMED)
 """States in which an activation is still to be done."""
 
+POSTPONED = "postponed"
+"""The owner of an activation that is tried again when its lease has run out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
     """A trained network that a control is served with."""
 
     component: Component
-    base_requested: str  # the model that the control asked for; another one: it does not count
+    base_requested: str  # what the control asked for; where it asks for another, it counts not
     version_name: str  # of the `Version`
 
 
@@ -63,12 +66,20 @@ def to_activation(row: ActivationRow) -> Activation:
         message=row.message,
         created_at=row.created_at,
         finished_at=row.finished_at,
+        origins={name: Origin(**stored) for name, stored in from_json(row.origins).items()},
+        is_rollback=row.restores is not None,
+        attempts=row.attempts,
     )
 
 
 def components_to_json(components: Mapping[str, Component]) -> bytes:
     """Return components by control as JSON."""
     return to_json({name: component_to_json(one) for name, one in components.items()})
+
+
+def origins_to_json(origins: Mapping[str, Origin]) -> bytes:
+    """Return origins by control as JSON."""
+    return to_json({name: asdict(origin) for name, origin in origins.items()})
 
 
 def serving_to_json(serving: Serving) -> dict[str, Any]:
@@ -87,3 +98,21 @@ def serving_from_json(stored: Mapping[str, Any]) -> Serving:
         base_requested=stored["base_requested"],
         version_name=stored["version_name"],
     )
+
+
+def served_since(row: ActivationRow) -> dict[str, Serving]:
+    """Return all that was served from the end of a change on."""
+    stored = {} if row.served is None else from_json(row.served)
+    return {name: serving_from_json(one) for name, one in stored.items()}
+
+
+def way_to_here(done: Sequence[ActivationRow]) -> list[ActivationRow]:
+    """Return the changes that led to what is served now, less those that were rolled back."""
+    way: list[ActivationRow] = []
+    for row in reversed(done):
+        if row.restores is None:
+            way.append(row)
+        else:
+            while way and way[-1].id != row.restores:
+                way.pop()
+    return way

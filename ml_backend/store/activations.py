@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from ml_backend.domain import Component, ProjectKey
 from ml_backend.errors import StoreError
-from ml_backend.learning import Activation, ActivationState
+from ml_backend.learning import Activation, ActivationState, Origin
 from ml_backend.store.activation_rows import (
     OPEN,
+    POSTPONED,
     Serving,
     components_to_json,
     is_due,
+    origins_to_json,
+    served_since,
     serving_from_json,
     serving_to_json,
     to_activation,
+    way_to_here,
 )
 from ml_backend.store.database import Database
 from ml_backend.store.packing import from_json, to_json
@@ -49,6 +53,7 @@ class Activations:
         components: Mapping[str, Component],
         removed: Iterable[str] = (),
         reason: str,
+        origins: Mapping[str, Origin] | None = None,
     ) -> Activation:
         """Ask the engines for a change of what `project` serves.
 
@@ -57,12 +62,17 @@ class Activations:
             components: By control: the networks to serve from then on.
             removed: Controls that go back to their base network.
             reason: A sentence for people: which session, which person.
+            origins: By control, of the components; where none is given, the network is served
+                for whatever the control asks for when it is activated.
 
         Raises:
             StoreError
         """
         with self._database.write() as session:
-            return self._insert(session, project, components, removed, reason, restores=None)
+            self._hurry(session, project)
+            return self._insert(
+                session, project, components, removed, reason, origins or {}, restores=None
+            )
 
     def roll_back(self, project: ProjectKey, *, reason: str) -> Activation:
         """Ask the engines to serve again what was served before; twice goes back twice.
@@ -80,19 +90,25 @@ class Activations:
             done = [row for row in rows if row.state == ActivationState.DONE]
             if not done:
                 raise StoreError(f"Project {project} has served nothing but its base networks.")
-            way = _way(done)
+            way = way_to_here(done)
             if not way:
                 raise StoreError(
                     f"Project {project} is back at its base networks; activate a version by name."
                 )
             before = way[-2] if len(way) > 1 else None
-            target = {} if before is None else _served(before)
+            target = {} if before is None else served_since(before)
             return self._insert(
                 session,
                 project,
                 {control: one.component for control, one in target.items()},
                 sorted(_serving(session, project).keys() - target.keys()),
                 reason,
+                {
+                    control: Origin(
+                        version_name=one.version_name, base_requested=one.base_requested
+                    )
+                    for control, one in target.items()
+                },
                 restores=0 if before is None else before.id,
             )
 
@@ -169,6 +185,32 @@ class Activations:
             if state not in OPEN:
                 row.finished_at = self._clock()
 
+    def postpone(self, activation_id: int, owner: str, *, pause_s: float, message: str) -> bool:
+        """Give an activation back for a while; False when others wait for it to end.
+
+        Args:
+            activation_id: What came to nothing this time.
+            owner: Who holds it, and does not afterwards.
+            pause_s: Until it is due again, unless another change is asked for meanwhile.
+            message: A sentence for people: why.
+
+        Raises:
+            StoreError: `owner` has lost it, or it is finished.
+        """
+        with self._database.write() as session:
+            row = _hold(session, activation_id, owner)
+            later = select(ActivationRow.id).where(
+                ActivationRow.project == row.project,
+                ActivationRow.id > row.id,
+                ActivationRow.state.in_(OPEN),
+            )
+            if session.scalars(later.limit(1)).first() is not None:
+                return False
+            row.attempts += 1
+            row.message = message
+            row.owner, row.lease_until = POSTPONED, self._clock() + pause_s
+            return True
+
     def switch(
         self,
         activation: Activation,
@@ -235,7 +277,19 @@ class Activations:
             row = session.get(ActivationRow, activation_id)
             if row is None or row.state != ActivationState.DONE:
                 raise StoreError(f"Activation {activation_id} was never done; see its message.")
-            return _served(row)
+            return served_since(row)
+
+    def _hurry(self, session: Session, project: ProjectKey) -> None:
+        # a change that was postponed holds up the next one: its last try is now
+        session.execute(
+            update(ActivationRow)
+            .where(
+                ActivationRow.project == str(project),
+                ActivationRow.state.in_(OPEN),
+                ActivationRow.owner == POSTPONED,
+            )
+            .values(lease_until=self._clock())
+        )
 
     def _insert(
         self,
@@ -244,6 +298,7 @@ class Activations:
         components: Mapping[str, Component],
         removed: Iterable[str],
         reason: str,
+        origins: Mapping[str, Origin],
         *,
         restores: int | None,
     ) -> Activation:
@@ -252,8 +307,10 @@ class Activations:
             state=ActivationState.REQUESTED,
             components=components_to_json(components),
             removed=to_json(list(removed)),
+            origins=origins_to_json(origins),
             reason=reason,
             lease_until=0.0,
+            attempts=0,
             created_at=self._clock(),
             restores=restores,
         )
@@ -276,24 +333,7 @@ def _newest_first(session: Session, project: ProjectKey) -> list[ActivationRow]:
     return list(session.scalars(query.order_by(ActivationRow.id.desc())))
 
 
-def _way(done: Sequence[ActivationRow]) -> list[ActivationRow]:
-    """Return the changes that led to what is served now, less those that were rolled back."""
-    way: list[ActivationRow] = []
-    for row in reversed(done):
-        if row.restores is None:
-            way.append(row)
-        else:
-            while way and way[-1].id != row.restores:
-                way.pop()
-    return way
-
-
 def _serving(session: Session, project: ProjectKey) -> dict[str, Serving]:
     query = select(ServingRow).where(ServingRow.project == str(project))
     rows = session.scalars(query.order_by(ServingRow.control))
     return {row.control: serving_from_json(from_json(row.serving)) for row in rows}
-
-
-def _served(row: ActivationRow) -> dict[str, Serving]:
-    stored = {} if row.served is None else from_json(row.served)
-    return {name: serving_from_json(one) for name, one in stored.items()}

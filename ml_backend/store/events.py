@@ -6,21 +6,28 @@ import hashlib
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import CursorResult, delete, func, select
-from sqlalchemy.orm import Session
+import structlog
+from sqlalchemy import delete, func, select
 
 from ml_backend.errors import StoreError
 from ml_backend.store.database import Database
+from ml_backend.store.project_updates import PROJECT_UPDATED
 from ml_backend.store.schema import EventRow
 from ml_backend.store.upsert import insert_if_new
 
 START_TRAINING = "START_TRAINING"
-_PRUNE_EVERY = 64  # events
+PRUNED_AT_ONCE = 200  # events: others write in between
+_BREATH_S = 0.01  # between two of those: SQLite serves whoever asks at the right moment
+_CHECKED_EVERY = 1 / 16  # of the bounds, recorded by this process: then it looks at them itself
+_FAR_OVER = 1.25  # times the bounds: nobody keeps house
+_REPEATED = frozenset({START_TRAINING, PROJECT_UPDATED})
+"""Actions whose body may rightly come again: a second press, a setting that was put back."""
+
+log = structlog.get_logger(__name__)
 
 
 class EventState(StrEnum):
@@ -48,7 +55,11 @@ class Event:
 
 
 class Events:
-    """The table of events, bounded: processed ones go first, then the oldest."""
+    """The table of events, bounded: processed ones go first, then the oldest.
+
+    `prune` keeps the bounds, and is the trainer's to call: it takes too long for a request. Only
+    when nobody has called it for long does `record`.
+    """
 
     def __init__(
         self,
@@ -62,6 +73,8 @@ class Events:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._clock = clock
+        self._unchecked_rows = 0  # recorded here since this process looked at the bounds
+        self._unchecked_bytes = 0
 
     def record(
         self,
@@ -73,8 +86,8 @@ class Events:
     ) -> str:
         """Keep an event and return its job; the same event twice is kept once.
 
-        START_TRAINING carries nothing that tells two presses of the button apart, so it counts
-        as the same only while the first is not processed.
+        START_TRAINING and PROJECT_UPDATED carry nothing that tells two presses of a button
+        apart, so they count as the same only while the first is not processed.
 
         Raises:
             StoreError
@@ -103,12 +116,11 @@ class Events:
                     "payload": packed,
                 },
             )
-            query = select(EventRow).where(EventRow.content_hash == content_hash)
-            row = session.scalars(query).one()
-            is_big = row.size > self._max_bytes // _PRUNE_EVERY
-            if is_new and (is_big or row.id % _PRUNE_EVERY == 0):
-                self._prune(session)
-            return row.job
+            query = select(EventRow.job).where(EventRow.content_hash == content_hash)
+            job = session.scalars(query).one()
+        if is_new:
+            self._see_to_the_bounds(len(packed))
+        return job
 
     def get(self, job: str) -> Event | None:
         """Return the event of that job, None if there is none (any more).
@@ -119,6 +131,16 @@ class Events:
         with self._database.read() as session:
             row = session.scalar(select(EventRow).where(EventRow.job == job))
             return None if row is None else _to_event(row)
+
+    def has_queued(self) -> bool:
+        """Return whether there is an event that nobody has processed.
+
+        Raises:
+            StoreError
+        """
+        query = select(EventRow.id).where(EventRow.state == EventState.QUEUED).limit(1)
+        with self._database.read() as session:
+            return session.scalar(query) is not None
 
     def queued(self, *, limit: int) -> list[Event]:
         """Return the oldest events that nobody has processed.
@@ -161,30 +183,68 @@ class Events:
             row.state = state
             row.message = message
             row.session = session
-            if is_first and row.action == START_TRAINING:
-                row.content_hash = f"{row.content_hash}:{row.id}"  # frees it for the next press
+            if is_first and row.action in _REPEATED:
+                row.content_hash = f"{row.content_hash}:{row.id}"  # frees it for the next one
 
     def prune(self) -> int:
         """Drop events over the bounds; returns how many.
 
+        It looks without holding up writers, and drops a few at a time.
+
         Raises:
             StoreError
         """
-        with self._database.write() as session:
-            return self._prune(session)
+        return self._prune(self._max_rows, self._max_bytes)
 
-    def _prune(self, session: Session) -> int:
-        kept_first = (EventRow.state == EventState.QUEUED).desc(), EventRow.id.desc()
-        ranked = select(
-            EventRow.id,
-            func.row_number().over(order_by=kept_first).label("rows"),
-            func.sum(EventRow.size).over(order_by=kept_first).label("bytes"),
-        ).subquery()
-        excess = select(ranked.c.id).where(
-            (ranked.c.rows > self._max_rows) | (ranked.c.bytes > self._max_bytes)
-        )
-        result: Any = session.execute(delete(EventRow).where(EventRow.id.in_(excess)))
-        return result.rowcount if isinstance(result, CursorResult) else 0
+    def _see_to_the_bounds(self, size: int) -> None:
+        """Prune when the table has grown far over its bounds; look at it now and then only."""
+        self._unchecked_rows += 1
+        self._unchecked_bytes += size
+        if (
+            self._unchecked_rows < self._max_rows * _CHECKED_EVERY
+            and self._unchecked_bytes < self._max_bytes * _CHECKED_EVERY
+        ):
+            return
+        self._unchecked_rows = self._unchecked_bytes = 0
+        try:
+            self._prune(self._max_rows * _FAR_OVER, self._max_bytes * _FAR_OVER)
+        except StoreError as error:  # the event itself is kept
+            log.warning("events cannot be pruned", reason=error.message)
+
+    def _prune(self, most_rows: float, most_bytes: float) -> int:
+        """Drop what is over the bounds if the table is over the given ones; return how many."""
+        with self._database.read() as session:
+            sums = select(func.count(), func.coalesce(func.sum(EventRow.size), 0))
+            rows, size = session.execute(sums.select_from(EventRow)).one()
+        if rows <= most_rows and size <= most_bytes:
+            return 0
+        dropped = 0
+        while rows > self._max_rows or size > self._max_bytes:
+            ids = []
+            for event_id, event_size in self._first_to_go():
+                if rows <= self._max_rows and size <= self._max_bytes:
+                    break
+                ids.append(event_id)
+                rows, size = rows - 1, size - event_size
+            if not ids:
+                break  # another process has dropped them
+            if dropped:
+                time.sleep(_BREATH_S)
+            with self._database.write() as session:
+                gone = delete(EventRow).where(EventRow.id.in_(ids)).returning(EventRow.id)
+                dropped += len(session.execute(gone).all())
+        return dropped
+
+    def _first_to_go(self) -> Sequence[tuple[int, int]]:
+        """Return the ids and sizes of those that go first, a few."""
+        processed = EventRow.state.in_([EventState.DONE, EventState.FAILED])
+        for which in (processed, EventRow.state == EventState.QUEUED):
+            query = select(EventRow.id, EventRow.size).where(which).order_by(EventRow.id)
+            with self._database.read() as session:
+                found = session.execute(query.limit(PRUNED_AT_ONCE)).all()
+            if found:
+                return [(event_id, size) for event_id, size in found]
+        return []
 
 
 def join_ids(ids: Iterable[str]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import groupby
 
+import structlog
 from sqlalchemy import ColumnElement, and_, func, select
 
 from ml_backend.domain import ProjectKey
+from ml_backend.errors import StoreError
 from ml_backend.learning import Annotation, LabelledTask
 from ml_backend.store.database import Database
 from ml_backend.store.ledger_rows import (
@@ -19,6 +21,11 @@ from ml_backend.store.ledger_rows import (
 )
 from ml_backend.store.projects import parse_key
 from ml_backend.store.schema import LedgerAnnotationRow, LedgerResultRow, LedgerTaskRow
+
+log = structlog.get_logger(__name__)
+
+Stamp = tuple[object, ...]
+"""Something to compare; equal while a project's ledger is unchanged."""
 
 
 class LedgerReading:
@@ -79,6 +86,24 @@ class LedgerReading:
             members = list(group)
             hashes[task_id] = combined_hash([members[0][2] or "", *(row[1] for row in members)])
         return hashes
+
+    def newest_tasks(self, project: ProjectKey, *, most: int) -> list[int]:
+        """Return the counted tasks whose annotations were changed last, those first.
+
+        Raises:
+            StoreError
+        """
+        query = (
+            select(LedgerAnnotationRow.task_id)
+            .where(_is_counted(project), LedgerAnnotationRow.task_id.is_not(None))
+            .group_by(LedgerAnnotationRow.task_id)
+            .order_by(
+                func.max(LedgerAnnotationRow.updated_at).desc(), LedgerAnnotationRow.task_id.desc()
+            )
+            .limit(most)
+        )
+        with self._database.read() as session:
+            return [task_id for task_id in session.scalars(query) if task_id is not None]
 
     def count(self, project: ProjectKey) -> int:
         """Return how many annotations are there, skipped ones not counted.
@@ -151,8 +176,23 @@ class LedgerReading:
         with self._database.read() as session:
             return session.scalar(query)
 
+    def stamp(self, project: ProjectKey) -> Stamp:
+        """Return what is equal as long as `task_hashes` are; far quicker than reading them.
+
+        Raises:
+            StoreError
+        """
+        stamp: list[object] = []
+        with self._database.read() as session:
+            for table in (LedgerAnnotationRow, LedgerTaskRow):
+                # the sum as well: our clock may be put back
+                facts = func.count(), func.max(table.heard_at), func.sum(table.heard_at)
+                query = select(*facts).where(table.project == str(project))
+                stamp += session.execute(query).one()
+        return tuple(stamp)
+
     def projects(self) -> list[ProjectKey]:
-        """Return the projects of which an annotation is there.
+        """Return the projects of which an annotation is there; a key nobody can read is skipped.
 
         Raises:
             StoreError
@@ -164,7 +204,8 @@ class LedgerReading:
             .order_by(LedgerAnnotationRow.project)
         )
         with self._database.read() as session:
-            return [parse_key(text) for text in session.scalars(query)]
+            found = [_try_to_parse(text) for text in session.scalars(query)]
+        return [key for key in found if key is not None]
 
     def _counted(self, where: ColumnElement[bool]) -> list[Annotation]:
         query = (
@@ -181,6 +222,14 @@ class LedgerReading:
         )
         with self._database.read() as session:
             return [to_annotation(row, result) for row, result in session.execute(query)]
+
+
+def _try_to_parse(text: str) -> ProjectKey | None:
+    try:
+        return parse_key(text)
+    except StoreError as error:  # one bad row must not hide all the others
+        log.warning("project left out of the ledger", reason=error.message)
+        return None
 
 
 def _is_counted(project: ProjectKey) -> ColumnElement[bool]:

@@ -275,6 +275,7 @@ class VersionRow(Base):
     created_at: Mapped[float] = mapped_column(Double)
     metrics: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
     message: Mapped[str | None] = mapped_column(Text)
+    base_requested: Mapped[str | None] = mapped_column(Text)
 
 
 class VersionNumberRow(Base):
@@ -311,10 +312,12 @@ class ActivationRow(Base):
     release: Mapped[str | None] = mapped_column(Text)
     components: Mapped[bytes] = mapped_column(LargeBinary)  # JSON: control -> component
     removed: Mapped[bytes] = mapped_column(LargeBinary)  # JSON: names of controls
+    origins: Mapped[bytes] = mapped_column(LargeBinary)  # JSON: control -> version, base requested
     reason: Mapped[str] = mapped_column(Text)
     message: Mapped[str | None] = mapped_column(Text)
     owner: Mapped[str | None] = mapped_column(Text)  # the engine that works on it
     lease_until: Mapped[float] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(BigInteger)  # that failed and may do later
     created_at: Mapped[float] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
     served: Mapped[bytes | None] = mapped_column(LargeBinary)  # JSON: all that is served since

@@ -31,15 +31,15 @@ class SessionReading:
         self._database = database
         self._clock = clock
 
-    def get(self, session_id: str) -> Session | None:
-        """Return that session, None if there is none.
+    def get(self, session_id: str, *, with_manifest: bool = True) -> Session | None:
+        """Return that session, None if there is none; its manifest may be long.
 
         Raises:
             StoreError
         """
         with self._database.read() as transaction:
             row = transaction.get(SessionRow, session_id)
-            return None if row is None else to_session(row)
+            return None if row is None else to_session(row, with_manifest=with_manifest)
 
     def find(
         self,
@@ -83,7 +83,9 @@ class SessionReading:
             order=(SessionRow.created_at.desc(), SessionRow.id),
         )
 
-    def last_ended(self, project: ProjectKey, controls: Iterable[str]) -> Session | None:
+    def last_ended(
+        self, project: ProjectKey, controls: Iterable[str], *, with_manifest: bool = True
+    ) -> Session | None:
         """Return the session of that target that ended last, however it ended.
 
         Raises:
@@ -92,6 +94,7 @@ class SessionReading:
         return self._first(
             and_(is_of_target(project, target_of(controls)), SessionRow.state.in_(ENDED)),
             order=(SessionRow.finished_at.desc(), SessionRow.id),
+            with_manifest=with_manifest,
         )
 
     def claimable(self, *, limit: int = 100) -> list[Session]:
@@ -135,9 +138,13 @@ class SessionReading:
             return [to_point(row) for row in transaction.scalars(query)]
 
     def _first(
-        self, where: ColumnElement[bool], *, order: tuple[SQLColumnExpression[Any], ...]
+        self,
+        where: ColumnElement[bool],
+        *,
+        order: tuple[SQLColumnExpression[Any], ...],
+        with_manifest: bool = True,
     ) -> Session | None:
         query = select(SessionRow).where(where).order_by(*order).limit(1)
         with self._database.read() as transaction:
             row = transaction.scalar(query)
-            return None if row is None else to_session(row)
+            return None if row is None else to_session(row, with_manifest=with_manifest)

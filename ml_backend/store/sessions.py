@@ -7,90 +7,26 @@ cannot write over its successor.
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session as Transaction
 
-from ml_backend.domain import ProjectKey
 from ml_backend.errors import SessionLost, StoreError
-from ml_backend.learning import (
-    ENDED,
-    TRANSITIONS,
-    EpochPoint,
-    Lease,
-    Session,
-    SessionState,
-    TrainingParameters,
-    Trigger,
-)
-from ml_backend.store.database import Database
+from ml_backend.learning import ENDED, EpochPoint, Lease, SessionState
 from ml_backend.store.packing import compress, to_json
 from ml_backend.store.schema import SessionPointRow, SessionRow
-from ml_backend.store.session_reading import SessionReading
-from ml_backend.store.session_rows import (
-    has_run_out,
-    is_claimable,
-    is_held,
-    is_of_target,
-    point_to_json,
-    target_of,
-    to_session,
-)
-from ml_backend.store.upsert import insert_if_new, insert_or_replace
+from ml_backend.store.session_requests import SessionRequests
+from ml_backend.store.session_rows import is_claimable, is_held, point_to_json
+from ml_backend.store.upsert import insert_or_replace
 
 
-class Sessions(SessionReading):
+class Sessions(SessionRequests):
     """The table of training sessions.
 
     Of one target (a project and its controls) at most one session is queued and one is running.
     """
-
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(database, clock=clock)
-
-    def request(
-        self,
-        project: ProjectKey,
-        *,
-        controls: Iterable[str],
-        trigger: Trigger,
-        parameters: TrainingParameters,
-        owner: str | None = None,
-    ) -> Session:
-        """Return a queued session of that target: the one that waits already, or a new one.
-
-        Raises:
-            StoreError
-        """
-        target = target_of(controls)
-        values = {
-            "id": uuid.uuid4().hex,
-            "project": str(project),
-            "target": target,
-            "state": SessionState.QUEUED,
-            "trigger": trigger,
-            "owner": owner,
-            "parameters": to_json(parameters.canonical()),
-            "created_at": self._clock(),
-            "lease": 0,
-            "lease_until": 0.0,
-            "stop_requested": False,
-            "attempts": 0,
-            "progress": to_json({}),
-        }
-        queued = select(SessionRow).where(
-            is_of_target(project, target), SessionRow.state == SessionState.QUEUED
-        )
-        while True:  # the one that was queued may be claimed between the insert and the look
-            with self._database.write() as transaction:
-                insert_if_new(transaction, SessionRow, values)
-                row = transaction.scalar(queued)
-                if row is not None:
-                    return to_session(row)
 
     def claim(self, session_id: str, *, owner: str, lease_s: float) -> Lease | None:
         """Take a session on; None when it is not to be had (any more, or yet).
@@ -216,87 +152,45 @@ class Sessions(SessionReading):
         }
         self._write(lease, values if version is None else {**values, "version": version})
 
-    def request_stop(self, session_id: str) -> Session:
-        """Ask for a stop: at once where nobody works on it, else its trainer honours it soon.
+    def complete_unrun(
+        self, session_id: str, *, owner: str, message: str, manifest: Mapping[str, Any]
+    ) -> bool:
+        """End a queued session for which there is nothing to do; return whether it was to be had.
 
-        A session that has ended stays as it is.
+        One write: whoever dies before it leaves the session queued, and not half begun.
+
+        Args:
+            session_id: Which one.
+            owner: Who ends it, for people.
+            message: For a person: why it did not run.
+            manifest: What it would have learned from.
 
         Raises:
-            StoreError: there is no such session.
+            StoreError
         """
         now = self._clock()
-        with self._database.write() as transaction:
-            row = _get(transaction, session_id)
-            state = SessionState(row.state)
-            if state is SessionState.QUEUED or has_run_out(row, now):
-                row.state = SessionState.STOPPED
-                row.message = (
-                    "It was stopped before it ran."
-                    if row.started_at is None
-                    else ("It was stopped while no trainer worked on it.")
-                )
-                row.finished_at = now
-                row.lease += 1  # a trainer that comes back finds its lease lost
-                row.stop_requested = False
-            elif state is SessionState.RUNNING:
-                row.stop_requested = True
-            return to_session(row)
-
-    def resume(self, session_id: str) -> Session:
-        """Queue a stopped or failed session again; it goes on from its last checkpoint.
-
-        One that is queued or running stays as it is.
-
-        Raises:
-            StoreError: there is no such session, it has completed, or another of its target is
-                queued.
-        """
-        with self._database.write() as transaction:
-            row = _get(transaction, session_id)
-            state = SessionState(row.state)
-            if state in (SessionState.QUEUED, SessionState.RUNNING):
-                return to_session(row)
-            if SessionState.QUEUED not in TRANSITIONS[state]:
-                raise StoreError(
-                    f"Session {session_id} has {state.value} and cannot be resumed; request a "
-                    "new one."
-                )
-            other = transaction.scalar(
-                select(SessionRow.id).where(
-                    SessionRow.project == row.project,
-                    SessionRow.target == row.target,
-                    SessionRow.state == SessionState.QUEUED,
-                )
+        statement = (
+            update(SessionRow)
+            .where(
+                SessionRow.id == session_id,
+                SessionRow.state == SessionState.QUEUED,
+                is_claimable(now),
             )
-            if other is not None:
-                raise StoreError(
-                    f"Session {session_id} cannot be resumed while session {other} of the same "
-                    "controls is queued; stop that one first."
-                )
-            row.state = SessionState.QUEUED
-            row.finished_at = None
-            row.message = None
-            row.stop_requested = False
-            row.attempts = 0  # what made it fail may be mended
-            row.lease += 1
-            return to_session(row)
-
-    def delete(self, session_id: str) -> None:
-        """Forget a session and its curves; its files are the caller's.
-
-        Raises:
-            StoreError: there is no such session, or it is queued or running.
-        """
-        with self._database.write() as transaction:
-            row = _get(transaction, session_id)
-            if SessionState(row.state) not in ENDED:
-                raise StoreError(
-                    f"Session {session_id} is {row.state} and cannot be deleted; stop it first."
-                )
-            transaction.execute(
-                delete(SessionPointRow).where(SessionPointRow.session_id == session_id)
+            .values(
+                state=SessionState.COMPLETED,
+                lease=SessionRow.lease + 1,
+                attempts=SessionRow.attempts + 1,
+                lease_owner=owner,
+                started_at=func.coalesce(SessionRow.started_at, now),
+                finished_at=now,
+                stop_requested=False,
+                message=message,
+                manifest=compress(manifest),
             )
-            transaction.delete(row)
+            .returning(SessionRow.id)
+        )
+        with self._database.write() as transaction:
+            return transaction.scalar(statement) is not None
 
     def _write(self, lease: Lease, values: dict[str, Any]) -> bool:
         """Write under the lease; return whether a stop was asked for."""
@@ -306,15 +200,6 @@ class Sessions(SessionReading):
         if stop is None:
             raise _lost(lease)
         return bool(stop)
-
-
-def _get(transaction: Transaction, session_id: str) -> SessionRow:
-    row = transaction.get(SessionRow, session_id, with_for_update=True)
-    if row is None:
-        raise StoreError(
-            f"There is no session {session_id!r}; `ml-backend sessions list` shows them."
-        )
-    return row
 
 
 def _hold(transaction: Transaction, lease: Lease) -> None:

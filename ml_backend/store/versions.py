@@ -81,7 +81,7 @@ class Versions(Activations):
     def set_state(
         self, project: ProjectKey, name: str, state: VersionState, message: str | None = None
     ) -> None:
-        """Note what became of a version; `message` None leaves what was said.
+        """Note what became of a version; `message` None leaves what was said, "" takes it back.
 
         Raises:
             StoreError: there is no such version.
@@ -94,7 +94,7 @@ class Versions(Activations):
                     "shows them."
                 )
             row.state = state
-            row.message = message or row.message
+            row.message = row.message if message is None else message or None
 
 
 def _values(version: Version) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def _values(version: Version) -> dict[str, Any]:
         "created_at": version.created_at,
         "metrics": to_json(version.metrics),
         "message": version.message,
+        "base_requested": version.base_requested,
     }
 
 
@@ -124,4 +125,5 @@ def _to_version(row: VersionRow) -> Version:
         created_at=row.created_at,
         metrics=from_json(row.metrics),
         message=row.message,
+        base_requested=row.base_requested,
     )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.domain import Image, LabelImage
 from ml_backend.learning import Side
+
+LARGEST_EDGE: Final = 32766
+"""Pixels; OpenCV cuts no crops from longer images, and shrinks their labels wrongly."""
 
 Area = npt.NDArray[np.bool_]
 """(Y, X) bool, image frame."""
@@ -30,7 +35,7 @@ class AnnotatedImage:
     accepted_from: frozenset[str] = frozenset()  # sha256 of the networks that predicted them
     notes: tuple[str, ...] = ()  # a sentence each
 
-    @property
+    @cached_property  # the labels may lie on disk
     def objects(self) -> int:
         """Return the number of objects that count."""
         return int(self.labels.max(initial=0))

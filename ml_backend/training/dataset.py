@@ -5,7 +5,9 @@ Rules, where several things could be meant:
 - Skipped annotations never count; an annotation without a region is an image without objects.
 - Of several annotations of a task the ground truth counts, else the newest (`Multiple.LATEST`), or
   each, all together weighing one (`Multiple.ALL`).
-- What cannot be fetched or read is left out with a sentence, and the session goes on.
+- What cannot be fetched or read is left out with a sentence, and the session goes on; not so
+  where more than a fifth of the images cannot be fetched: then something is wrong that passes.
+- Of very many tasks the ones annotated last count.
 """
 
 from __future__ import annotations
@@ -14,11 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
 from ml_backend.domain import FetchedFile, Fetcher, Image, LabelStudioAccess, ProjectKey
-from ml_backend.engines.scale import equivalent_diameters, median_diameter
-from ml_backend.errors import BadRequest, ImageError
+from ml_backend.errors import BadRequest, ImageError, ImageFetchError
 from ml_backend.labelstudio.targets import Target, subject_of
 from ml_backend.labelstudio.values import read_value
 from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
@@ -26,12 +25,19 @@ from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.splits import Splits
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset_report import Notes, manifest_entry, report_of
-from ml_backend.training.draft import Draft, choose_annotations, draft_of, weighted
+from ml_backend.training.draft import (
+    Draft,
+    choose_annotations,
+    draft_of,
+    require_usable_size,
+    weighted,
+)
 from ml_backend.training.grouping import Groups, pixels_group
+from ml_backend.training.object_sizes import object_sizes
+from ml_backend.training.session_limits import SessionLimits, require_most_fetched
 from ml_backend.training.unfinished import find_unfinished
 
 _TASKS_AT_A_TIME = 20  # their regions may be many megabytes each
-_TELLING = 3  # objects; the median of fewer may be that of a speck
 
 
 class Decoder(Protocol):
@@ -72,6 +78,9 @@ class DatasetBuilder:
     count: Callable[[Image], int] | None = None
     # the sha256 of the networks that made a prediction, by its id in Label Studio
     authors: Callable[[int], frozenset[str]] = lambda _: frozenset()
+    # is given each image as it is made, to put its arrays where they take no memory
+    keep: Callable[[AnnotatedImage], AnnotatedImage] = lambda image: image
+    limits: SessionLimits = field(default_factory=SessionLimits)
     # is told (tasks read, tasks in all) before each task; may raise to stop
     on_task: Callable[[int, int], None] = lambda _done, _total: None
 
@@ -85,35 +94,49 @@ class DatasetBuilder:
         """Return the dataset of `project` for the controls of `target`, as of now.
 
         Raises:
+            TrainingError: too many images cannot be fetched.
             StoreError: the records cannot be read.
+            OSError: the disk is full or cannot be written.
             ModelError, EngineError: the base network cannot count objects.
         """
         notes = Notes()
         # read before the annotations: what changes in between is news to the next session
         task_hashes = self.ledger.task_hashes(project)
         notes.left_out += self.ledger.problems(project).values()
-        drafts = list(self._drafts(project, target, options, access, sorted(task_hashes), notes))
+        newest = self.ledger.newest_tasks(project, most=self.limits.tasks)
+        notes.remarks += self.limits.remarks(len(task_hashes))
+        task_ids = sorted(set(newest) & task_hashes.keys())
+        drafts = list(self._drafts(project, target, options, access, task_ids, notes))
         drafts = self._finished(drafts, options, notes)
         drafts = weighted(drafts)
-        images = self._sided(project, drafts, notes)
+        by_image = {_key(draft.image): draft for draft in drafts}
+        images, said = self.limits.newest_of(self._sided(project, drafts, notes), newest)
+        notes.remarks += said
         training = _with_enough([image for image in images if image.side is Side.TRAINING], options)
         notes.left_out += training.left_out
         hold_out = [
-            self._with_authors(image, drafts) for image in images if image.side is Side.HOLD_OUT
+            self._with_authors(image, by_image[_key(image)])
+            for image in images
+            if image.side is Side.HOLD_OUT
         ]
-        by_image = {
-            (draft.annotation.task_id, draft.annotation.annotation_id): draft for draft in drafts
-        }
-        diameter, spread = _sizes(training.images)
+        diameter, spread = object_sizes(training.images)
         return Dataset(
             training=training.images,
             hold_out=hold_out,
             manifest={
-                "task_hashes": {str(task_id): text for task_id, text in task_hashes.items()},
+                # without those that another session may get, with those too old to be used
+                "task_hashes": {
+                    str(task_id): text
+                    for task_id, text in task_hashes.items()
+                    if task_id not in notes.not_fetched
+                },
+                "not_fetched": {
+                    str(task_id): task_hashes[task_id] for task_id in sorted(notes.not_fetched)
+                },
                 "subject": subject_of(target, options),
                 "controls": list(target.names),
                 "images": [
-                    manifest_entry(image, by_image[(image.task_id, image.annotation_ids[0])])
+                    manifest_entry(image, by_image[_key(image)])
                     for image in (*training.images, *hold_out)
                 ],
             },
@@ -149,6 +172,7 @@ class DatasetBuilder:
                     )
                     continue
                 yield from self._of_task(task, chosen, target, options, access, notes)
+                require_most_fetched(notes, len(task_ids))
 
     def _of_task(
         self,
@@ -163,18 +187,27 @@ class DatasetBuilder:
             address = read_value(task.data, target.value_key)
             file = self.fetcher.fetch(address, task_id=task.task_id, access=access)
             image = self.decode(file, plane=target.plane, channels=target.channels)
+            require_usable_size(image)
         except (BadRequest, ImageError) as error:
             notes.left_out.append(f"Task {task.task_id} is left out: {error.message}")
+            if isinstance(error, ImageFetchError):
+                notes.not_fetched.add(task.task_id)
             return
         pixels = pixels_group(image)
         for annotation in annotations:
             try:
-                yield draft_of(task, annotation, image, pixels, target, options)
+                draft = draft_of(task, annotation, image, pixels, target, options)
             except BadRequest as error:
                 notes.left_out.append(
                     f"Annotation {annotation.annotation_id} of task {task.task_id} is left out: "
                     f"{error.message}"
                 )
+                continue
+            yield replace(
+                draft,
+                image=self.keep(draft.image),
+                annotation=replace(annotation, result=()),  # it has been read, and may be long
+            )
 
     def _finished(self, drafts: list[Draft], options: LearningOptions, notes: Notes) -> list[Draft]:
         """Name the tasks that look half-finished, and leave them out where that is wanted."""
@@ -213,15 +246,15 @@ class DatasetBuilder:
             images.append(replace(draft.image, side=side))
         return images
 
-    def _with_authors(self, image: AnnotatedImage, drafts: Sequence[Draft]) -> AnnotatedImage:
-        if not image.untouched:
+    def _with_authors(self, image: AnnotatedImage, draft: Draft) -> AnnotatedImage:
+        shown = draft.annotation.parent_prediction
+        if not image.untouched or shown is None:
             return image
-        shown = next(
-            draft.annotation.parent_prediction
-            for draft in drafts
-            if draft.image.annotation_ids == image.annotation_ids
-        )
-        return image if shown is None else replace(image, accepted_from=self.authors(shown))
+        return replace(image, accepted_from=self.authors(shown))
+
+
+def _key(image: AnnotatedImage) -> tuple[int, int]:
+    return image.task_id, image.annotation_ids[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +275,3 @@ def _with_enough(images: Sequence[AnnotatedImage], options: LearningOptions) -> 
             for image in few
         ],
     )
-
-
-def _sizes(images: Sequence[AnnotatedImage]) -> tuple[float | None, float]:
-    """Return the median diameter of all objects, and how much single images' medians differ."""
-    diameters = [equivalent_diameters(image.labels) for image in images if image.objects]
-    if not diameters:
-        return None, 1.0
-    telling = [image for image in images if image.objects >= _TELLING] or images
-    medians = [median_diameter(image.labels) for image in telling if image.objects]
-    return float(np.median(np.concatenate(diameters))), max(medians) / min(medians)

@@ -19,6 +19,7 @@ class Notes:
     left_out: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     unfinished: list[dict[str, Any]] = field(default_factory=list)
+    not_fetched: set[int] = field(default_factory=set)  # tasks; another try may get their images
 
 
 def manifest_entry(image: AnnotatedImage, draft: Draft) -> dict[str, Any]:

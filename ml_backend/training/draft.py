@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ml_backend.domain import Image
-from ml_backend.errors import BadRequest
+from ml_backend.errors import BadRequest, ImageTooLarge
 from ml_backend.labelstudio.targets import Target
 from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Multiple, Side
-from ml_backend.training.annotated_image import AnnotatedImage
+from ml_backend.training.annotated_image import LARGEST_EDGE, AnnotatedImage
 from ml_backend.training.finished_region import finished_area, keep_whole
 from ml_backend.training.grouping import group_of
 from ml_backend.training.taught_objects import taught_objects
@@ -45,6 +45,19 @@ def choose_annotations(annotations: Sequence[Annotation], multiple: Multiple) ->
     ]
 
 
+def require_usable_size(image: Image) -> None:
+    """Check that crops can be cut from an image.
+
+    Raises:
+        ImageTooLarge
+    """
+    if max(image.width, image.height) > LARGEST_EDGE:
+        raise ImageTooLarge(
+            f"its image has {image.width} x {image.height} pixels, and nothing is learned from "
+            f"more than {LARGEST_EDGE} along an edge; cut it into several."
+        )
+
+
 def draft_of(
     task: LabelledTask,
     annotation: Annotation,
@@ -72,6 +85,11 @@ def draft_of(
     labels, whole = keep_whole(taught.labels, area)
     if finished is not None and whole is not None:
         finished = finished & whole
+    if finished is not None and not finished.any():
+        raise BadRequest(
+            "there is no pixel of which it says what it shows; what is finished lies within "
+            "objects that reach beyond it or have another label."
+        )
     return Draft(
         image=AnnotatedImage(
             task_id=task.task_id,

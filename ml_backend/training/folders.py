@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DATASET = "dataset"  # in a session's folder: what it learns from, as it was settled
+PREPARED = "prepared"  # in a session's folder: its images as the network sees them
 ASIDE = ".aside-"  # such a folder belongs to a writer that may have been killed
 
 

@@ -1,18 +1,21 @@
 """A session's dataset on disk, so that every try of the session learns from the very same.
 
 People go on annotating while a session trains. What it learns from is settled when it begins:
-an index as JSON and a file of arrays for each image, in a folder that is whole or not there.
+an index as JSON and a file for each array, in a folder that is whole or not there. The arrays are
+mapped into memory, also while the dataset is built: it may be larger than the memory.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from ml_backend.domain import Component, Image
@@ -20,9 +23,14 @@ from ml_backend.learning import Side
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset
 from ml_backend.training.folders import remove_folder, sweep, written_aside
+from ml_backend.training.mapped_array import map_array
+from ml_backend.training.session_facts import require_something_to_learn
 
-INDEX = "dataset.json"
-FORMAT = 1  # a folder of another one is made again
+INDEX: Final = "dataset.json"
+FORMAT: Final = 2  # a folder of another one is made again
+
+Keep = Callable[[AnnotatedImage], AnnotatedImage]
+"""Puts an image's arrays into files and returns it with them mapped."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,22 +47,36 @@ class FrozenDataset:
         index = self._index()
         return None if index is None else Component(**index["start"])
 
-    def load_or(self, build: Callable[[], Dataset], start: Component) -> Dataset:
-        """Return the dataset as it was settled, or settle it now.
+    def load_or(
+        self,
+        build: Callable[[Keep], Dataset],
+        start: Component,
+        *,
+        tell: Callable[[Dataset], None] = lambda _: None,
+    ) -> Dataset:
+        """Return the dataset as it was settled, or settle it now if there is something to learn.
+
+        Args:
+            build: makes the dataset; it may put images away as soon as it has them.
+            start: the network that the session starts from.
+            tell: is told of a new dataset, also of one from which nothing can be learned.
 
         Raises:
+            TrainingError: there is nothing to learn; a later try looks again.
             OSError: the disk is full or cannot be written.
-            Exception: whatever `build` raises.
+            Exception: whatever `build` or `tell` raises.
         """
         index = self._index()
         if index is not None:
             return self._load(index)
         remove_folder(self._folder)
         sweep(self._folder.parent)
-        dataset = build()
         with written_aside(self._folder) as aside:
-            _write(dataset, start, aside)
-        return dataset
+            dataset = build(partial(_keep, folder=aside))
+            tell(dataset)
+            require_something_to_learn(dataset)
+            index = _write(dataset, start, aside)
+        return self._load(index)
 
     def _index(self) -> dict[str, Any] | None:
         try:
@@ -78,7 +100,8 @@ class FrozenDataset:
         )
 
 
-def _write(dataset: Dataset, start: Component, folder: Path) -> None:
+def _write(dataset: Dataset, start: Component, folder: Path) -> dict[str, Any]:
+    """Write what is not in `folder` yet, remove what was left out after all; return the index."""
     images = [*dataset.training, *dataset.hold_out]
     index = {
         "format": FORMAT,
@@ -87,21 +110,50 @@ def _write(dataset: Dataset, start: Component, folder: Path) -> None:
         "report": dataset.report,
         "diameter": dataset.diameter,
         "diameter_spread": dataset.diameter_spread,
-        "images": [
-            _write_image(image, folder / f"{number}.npz") for number, image in enumerate(images)
-        ],
+        "images": [_facts(image, folder) for image in images],
     }
     text = json.dumps(index, ensure_ascii=False, allow_nan=False)
+    used = {name for image in images for name in _arrays(image)}
+    for path in folder.iterdir():
+        if path.name not in used:
+            path.unlink()
     (folder / INDEX).write_text(text, encoding="utf-8")
+    read: dict[str, Any] = json.loads(text)
+    return read
 
 
-def _write_image(image: AnnotatedImage, path: Path) -> dict[str, Any]:
-    if image.finished is None:
-        np.savez(path, pixels=image.image.pixels, labels=image.labels)
-    else:
-        np.savez(path, pixels=image.image.pixels, labels=image.labels, finished=image.finished)
+def _keep(image: AnnotatedImage, *, folder: Path) -> AnnotatedImage:
+    files = {name: folder / name for name in _arrays(image)}
+    for name, array in _arrays(image).items():
+        np.save(files[name], array, allow_pickle=False)
+    return _with_arrays(image, [map_array(path) for path in files.values()])
+
+
+def _arrays(image: AnnotatedImage) -> dict[str, npt.NDArray[Any]]:
+    """Return an image's arrays by the names of their files: pixels, labels, finished."""
+    name = f"{image.task_id}-{image.annotation_ids[0]}"
+    arrays: dict[str, npt.NDArray[Any]] = {
+        f"{name}-pixels.npy": image.image.pixels,
+        f"{name}-labels.npy": image.labels,
+    }
+    return arrays if image.finished is None else {**arrays, f"{name}-finished.npy": image.finished}
+
+
+def _with_arrays(image: AnnotatedImage, arrays: list[npt.NDArray[Any]]) -> AnnotatedImage:
+    pixels, labels, *finished = arrays
+    return replace(
+        image,
+        image=replace(image.image, pixels=pixels),
+        labels=labels,
+        finished=finished[0] if finished else None,
+    )
+
+
+def _facts(image: AnnotatedImage, folder: Path) -> dict[str, Any]:
+    if not all((folder / name).is_file() for name in _arrays(image)):
+        _keep(image, folder=folder)
     return {
-        "file": path.name,
+        "files": list(_arrays(image)),
         "task_id": image.task_id,
         "annotation_ids": list(image.annotation_ids),
         "group": image.group,
@@ -116,9 +168,7 @@ def _write_image(image: AnnotatedImage, path: Path) -> dict[str, Any]:
 
 
 def _read_image(facts: Mapping[str, Any], folder: Path) -> AnnotatedImage:
-    with np.load(folder / facts["file"], allow_pickle=False) as arrays:
-        pixels, labels = arrays["pixels"], arrays["labels"]
-        finished = arrays.get("finished")
+    pixels, labels, *finished = (map_array(folder / name) for name in facts["files"])
     return AnnotatedImage(
         task_id=facts["task_id"],
         annotation_ids=tuple(facts["annotation_ids"]),
@@ -126,7 +176,7 @@ def _read_image(facts: Mapping[str, Any], folder: Path) -> AnnotatedImage:
         side=Side(facts["side"]),
         image=Image(pixels=pixels, sha256=facts["sha256"], notes=tuple(facts["image_notes"])),
         labels=labels,
-        finished=finished,
+        finished=finished[0] if finished else None,
         weight=facts["weight"],
         untouched=facts["untouched"],
         accepted_from=frozenset(facts["accepted_from"]),

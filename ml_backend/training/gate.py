@@ -6,7 +6,9 @@ The rule:
   network, and does not fall below the base network.
 - The 5 % quantile of a paired bootstrap over the images is -0.01 or more.
 - With fewer than 5 images it takes 30 objects or more and a rise of 0.05 or more.
-- An AP at 0.5 below 0.05 is never promoted, whatever the project's setting.
+- An AP at 0.5 below 0.05 on the images with objects is never promoted, whatever the project's
+  setting: a network that finds nothing is right wherever there is nothing.
+- Without a held-out image with objects nobody can tell.
 
 Images whose objects are all a compared network's own, accepted without a change, do not count:
 they would score that network near 1.
@@ -54,6 +56,7 @@ class _Table:
     """The scores of the images that count; the annotations of a task are averaged."""
 
     precision: Mapping[str, _Floats]  # network -> (images, thresholds)
+    precision_at_half: float | None  # the candidate's, where objects are; None = nowhere
     found: Mapping[str, int]  # network -> objects
     objects: int  # outlined by people
     accepted: int  # images that do not count
@@ -72,7 +75,8 @@ def judge(candidate: Scores, active: Scores, base: Scores, promotion: Promotion)
 
     Args:
         candidate, active, base: the scores of the three networks on the same images.
-        promotion: what the project wants; `ALWAYS` overrules all but an AP at 0.5 below 0.05.
+        promotion: what the project wants; `ALWAYS` overrules all but an AP at 0.5 below 0.05,
+            where that can be known.
 
     Raises:
         ValueError: the networks were scored on different images.
@@ -84,7 +88,8 @@ def judge(candidate: Scores, active: Scores, base: Scores, promotion: Promotion)
         rise = float(differences.mean())
         quantile = low_quantile(differences)
         over_base = float((table.means("candidate") - table.means("base")).mean())
-    is_blind = table.images > 0 and not _precision_at_half(table) >= LEAST_PRECISION
+    at_half = table.precision_at_half
+    is_blind = at_half is not None and not at_half >= LEAST_PRECISION
     objection = _objection(table, rise, over_base, quantile)
     passed = objection is None
     promote = (
@@ -100,6 +105,7 @@ def judge(candidate: Scores, active: Scores, base: Scores, promotion: Promotion)
         "accepted_images": table.accepted,
         "objects": table.objects,
         "few_images": table.images < ENOUGH_IMAGES,
+        "ap50_where_objects_are": at_half,
         **{network: _numbers(table, network) for network in table.precision},
         "rise": rise,
         "rise_over_base": over_base,
@@ -146,6 +152,7 @@ def _table(scores: Mapping[str, Scores]) -> _Table:
             ).reshape(len(counting), 3)
             for network, one in counted.items()
         },
+        precision_at_half=_precision_at_half(counted["candidate"], counting),
         found={
             network: sum(one[task][0].found for task in counting)
             for network, one in counted.items()
@@ -180,8 +187,13 @@ def _mean_precision(members: list[ImageScore]) -> list[float]:
     ]
 
 
-def _precision_at_half(table: _Table) -> float:
-    return float(table.precision["candidate"][:, 0].mean())
+def _precision_at_half(
+    counted: Mapping[int, list[ImageScore]], tasks: Sequence[int]
+) -> float | None:
+    """Return the AP at 0.5 over the images with objects; None where there is no such image."""
+    with_objects = ([one.ap50 for one in counted[task] if one.objects] for task in tasks)
+    means = [sum(values) / len(values) for values in with_objects if values]
+    return sum(means) / len(means) if means else None
 
 
 def _objection(
@@ -196,11 +208,17 @@ def _objection(
             else "on every held-out image somebody accepted predictions as they were; annotate "
             "some images by hand, so that networks can be compared"
         )
-    at_half = _precision_at_half(table)
+    at_half = table.precision_at_half
+    if at_half is None:
+        counts = "that counts " if table.accepted else ""
+        return (
+            f"no held-out image {counts}has objects, so that nobody can tell what it finds; "
+            "annotate more images with objects"
+        )
     if not at_half >= LEAST_PRECISION:
         return (
-            f"it finds next to nothing (AP at 0.5 is {at_half:.3f}, less than {LEAST_PRECISION}); "
-            "annotate more images, and check that the outlines fit them"
+            f"it finds next to nothing (AP at 0.5 is {at_half:.3f} where objects are, less than "
+            f"{LEAST_PRECISION}); annotate more images, and check that the outlines fit them"
         )
     if not _reaches(over_base, 0.0):
         return f"it is {-over_base:.3f} worse than the base network"

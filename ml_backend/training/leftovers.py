@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
+from ml_backend.domain import ProjectKey
 from ml_backend.learning import Session, SessionState
-from ml_backend.training.folders import remove_folder
+from ml_backend.training.folders import DATASET, PREPARED, remove_folder
 
 UNKNOWN_AFTER_S = 7 * 86_400.0
+GIVEN_UP_AFTER_S = 30 * 86_400.0  # a stopped or failed session that nobody has resumed
 
 log = structlog.get_logger(__name__)
 
@@ -19,16 +21,21 @@ log = structlog.get_logger(__name__)
 def remove_leftovers(
     sessions: Path,
     find: Callable[[str], Session | None],
+    find_completed: Callable[[ProjectKey], Sequence[Session]],
     *,
     clock: Callable[[], float] = time.time,
 ) -> int:
-    """Remove the folders of sessions that are completed or long unknown; return how many.
+    """Remove what lies in the folders of sessions and is of no use; return of how many.
 
-    Those of stopped and failed ones stay: they can be resumed from their checkpoint.
+    Completed ones lose their folder, those that are not in the records after a week. Stopped and
+    failed ones can be resumed from their checkpoint, so they keep it for a month; but their images
+    leave as soon as a later session of the same controls has completed. One that is resumed all
+    the same settles anew what it learns from.
 
     Args:
         sessions: holds a folder for each session, named by its id.
         find: returns a session by its id, None if there is none.
+        find_completed: returns the newest completed sessions of a project.
         clock: seconds since the epoch.
 
     Raises:
@@ -42,9 +49,37 @@ def remove_leftovers(
             # the records may be others for an hour, by a mistake in DATABASE_URL
             is_over = clock() - folder.stat().st_mtime > UNKNOWN_AFTER_S
         else:
-            is_over = session.state is SessionState.COMPLETED
+            is_over = session.state is SessionState.COMPLETED or _is_given_up(session, clock())
         if is_over:
-            remove_folder(folder)
-            removed += 1
-            log.info("folder of a session removed", session=folder.name)
+            gone = [folder]
+        elif session is not None and _is_idle(session):
+            gone = [folder / name for name in (DATASET, PREPARED) if (folder / name).is_dir()]
+            if gone and not _is_followed(session, find_completed(session.project)):
+                gone = []
+        else:
+            gone = []
+        for path in gone:
+            remove_folder(path)
+            log.info("leftover of a session removed", session=folder.name, path=str(path))
+        removed += bool(gone)
     return removed
+
+
+def _is_idle(session: Session) -> bool:
+    return session.state in (SessionState.FAILED, SessionState.STOPPED)
+
+
+def _is_given_up(session: Session, now: float) -> bool:
+    return _is_idle(session) and now - _ended_at(session) > GIVEN_UP_AFTER_S
+
+
+def _is_followed(session: Session, completed: Sequence[Session]) -> bool:
+    """Return whether a session of the same controls completed after this one ended."""
+    return any(
+        set(other.controls) == set(session.controls) and _ended_at(other) > _ended_at(session)
+        for other in completed
+    )
+
+
+def _ended_at(session: Session) -> float:
+    return session.created_at if session.finished_at is None else session.finished_at

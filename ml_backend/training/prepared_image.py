@@ -8,7 +8,6 @@ so that a large project needs disk and no memory, and a resumed session computes
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ import cv2
 import fastremap
 import numpy as np
 import numpy.typing as npt
+import structlog
 import torch
 from cellpose import dynamics
 from scipy import ndimage
@@ -26,12 +26,15 @@ from ml_backend.engines.flow_field import largest_scale
 from ml_backend.engines.normalisation import FloatArray, normalise, resize, to_three_channels
 from ml_backend.engines.scale import median_diameter
 from ml_backend.engines.served_network import Traits
-from ml_backend.training.annotated_image import AnnotatedImage
+from ml_backend.training.annotated_image import LARGEST_EDGE, AnnotatedImage
+from ml_backend.training.mapped_array import map_array, save_array
 
 REVISION: Final = "1"  # of everything below that decides what lies in the files
 TARGET_UNIT: Final = 4096  # targets are stored as 16-bit integers: so many are 1.0
 PLACES_STEP: Final = 8  # pixels between the places that a crop of a finished region can start from
 SMALLEST_DIAMETER: Final = 5.0  # pixels; smaller medians come from specks, not from cells
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +65,16 @@ class PreparedImage:
 
 
 def prepare(annotated: AnnotatedImage, how: Preparation) -> PreparedImage | None:
-    """Return `annotated` ready for training; None if it is blank and shows nothing.
+    """Return `annotated` ready for training; None if nothing can be learned from it.
+
+    It is blank, or so large that no crop can be cut from it, or what is finished of it is so small
+    that nothing is left of it at the network's scale.
 
     Raises:
         OSError: the folder cannot be written.
     """
+    if max(annotated.labels.shape) > LARGEST_EDGE:
+        return None
     scale = _scale(annotated, how)
     shrink = min(1.0, scale)
     height, width = annotated.labels.shape
@@ -74,20 +82,24 @@ def prepare(annotated: AnnotatedImage, how: Preparation) -> PreparedImage | None
     key = _key(annotated, how, scale)
     labels = _resize_labels(annotated.labels, size)
     finished = _resize_finished(annotated.finished, size)
+    if finished is not None and not finished.any():
+        return None
     image_file = how.folder / f"{key}-image.npy"
     target_file = how.folder / f"{key}-target.npy"
-    if not (image_file.is_file() and target_file.is_file()):
+    arrays = _kept(image_file, target_file)
+    if arrays is None:
         image = _network_image(annotated, how, size)
         if image is None:
             return None
         how.folder.mkdir(parents=True, exist_ok=True)
-        _save(target_file, _target(labels, finished, how))
-        _save(image_file, image)
+        save_array(target_file, _target(labels, finished, how))
+        save_array(image_file, image)
+        arrays = map_array(image_file), map_array(target_file)
     return PreparedImage(
         key=key,
-        image=np.load(image_file, mmap_mode="r", allow_pickle=False),
+        image=arrays[0],
         repeat_gray=how.traits.repeat_gray,
-        target=np.load(target_file, mmap_mode="r", allow_pickle=False),
+        target=arrays[1],
         centres=_centres(labels),
         places=_places(finished, size),
         scale=scale / shrink,
@@ -202,9 +214,12 @@ def _places(finished: npt.NDArray[np.bool_] | None, size: tuple[int, int]) -> Fl
     return np.asarray(spread, np.float32).reshape(-1, 2)
 
 
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    # aside first: a killed session must not leave half an array that the next one trusts
-    aside = path.with_suffix(".part")
-    with aside.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    os.replace(aside, path)
+def _kept(image: Path, target: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+    """Return what was computed before, None where that is missing or damaged."""
+    try:
+        return map_array(image), map_array(target)
+    except FileNotFoundError:
+        return None
+    except (EOFError, ValueError) as error:
+        log.warning("image is prepared anew", reason=str(error))
+        return None

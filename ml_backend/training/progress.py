@@ -15,7 +15,7 @@ class Progress:
     epochs: int  # planned; a time budget can shorten it
     step: int  # steps done
     steps: int  # planned
-    seconds: float  # spent so far, earlier attempts included
+    seconds: float  # of training so far, earlier attempts included; see `Stopwatch`
     eta_s: float | None  # seconds to the planned end; None = not known yet
     loss: float | None = None  # mean over this epoch so far
     samples_per_s: float | None = None  # crops, while training

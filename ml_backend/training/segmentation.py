@@ -1,4 +1,4 @@
-"""The fine-tuning loop of a segmentation network: prepared images in, the best weights out.
+"""The fine-tuning of a segmentation network: annotated images in, the best weights out.
 
 Everything it has done lies in its folder: prepared images with their flows, the last checkpoint,
 the best weights so far. Called again with the same folder, it goes on where it was; on a CPU to
@@ -7,51 +7,26 @@ the same bits. All crops of a step are learned from at once, in pieces where mem
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-import structlog
 import torch
 from torch import nn
 
 from ml_backend.domain import Component, SegmentationOptions
 from ml_backend.engines.served_network import traits_of
-from ml_backend.errors import TrainingError
 from ml_backend.learning import EpochPoint, TrainingParameters
 from ml_backend.training.annotated_image import AnnotatedImage
-from ml_backend.training.crops import Batch, CropLoader, validation_crops
 from ml_backend.training.fine_tuned import FineTuned
-from ml_backend.training.learned_weights import LearnedWeights, learn
-from ml_backend.training.parameters import Recipe, recipe_for
-from ml_backend.training.precision import training_precision
-from ml_backend.training.prepared_image import Preparation, PreparedImage, prepare
+from ml_backend.training.fine_tuning import FineTuning, Score
+from ml_backend.training.learned_weights import learn
+from ml_backend.training.parameters import recipe_for
+from ml_backend.training.prepared_image import Preparation
 from ml_backend.training.progress import Progress
-from ml_backend.training.schedule import learning_rate_factor, steps_within
-from ml_backend.training.stepper import Stepper
-from ml_backend.training.training_checkpoint import (
-    load_checkpoint,
-    read_checkpoint_state,
-    save_checkpoint,
-)
-from ml_backend.training.training_state import TrainingState
 
-log = structlog.get_logger(__name__)
-
-Score = Callable[[Path], tuple[float, float, float]]
-
-BEST: Final = "best.safetensors"
-SCORED: Final = "scored.safetensors"
-CHECKPOINT: Final = "checkpoint.safetensors"
 PREPARED: Final = "prepared"
-MOST_VALIDATION_CROPS: Final = 16
-FIRST_PACE: Final = 10  # steps after which the pace is known well enough to plan by it
-CHECKPOINT_SHARE: Final = 0.05  # of the time may go into writing checkpoints
-SECONDS_PER_MINUTE: Final = 60.0
 
 
 def fine_tune(
@@ -71,6 +46,7 @@ def fine_tune(
     should_stop: Callable[[], bool],
     score: Score | None,
     precision: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FineTuned:
     """Return `network` fine-tuned on `training`, going on from what lies in `folder`.
 
@@ -82,16 +58,19 @@ def fine_tune(
         diameter: of the objects, image pixels.
         per_image_scale: sizes differ so much that each image is resized by its own objects, and
             prediction has to estimate them.
-        parameters: None in a field = the network's default.
+        parameters: None in a field = the network's default. `max_minutes` is for the steps alone:
+            preparing images and scoring do not count.
         options: of the prediction; says whether contrast is equalised first.
         folder: of the session; outlives the process.
         device: where to train.
         on_epoch: is told of each epoch.
         on_step: is told of each image prepared and each step.
         should_stop: is asked before each of them.
-        score: returns AP at 0.5, 0.75 and 0.9 on the hold-out for a weights file that is removed
-            afterwards; None = the validation loss decides what is best.
+        score: returns AP at 0.5, 0.75 and 0.9 on the hold-out for a weights file, which is removed
+            afterwards, at the diameter (image pixels, None = estimated per image) that it would be
+            served at; None = the validation loss decides what is best.
         precision: a key of `precision.FORMATS`; None = what is fastest here, tried once a session.
+        clock: seconds since any moment.
 
     Raises:
         TrainingError: there is nothing to learn from, a parameter is wrong, the numbers ran away.
@@ -113,277 +92,22 @@ def fine_tune(
         folder=folder / PREPARED,
         device=device,
     )
-    # without a diameter of its own, a network bound to a scale would have it estimated
-    served_at = known if recipe.rescale else traits.diameter
-    learned = learn(network, component, lora_rank=recipe.lora_rank, seed=recipe.seed)
-    loop = _Loop(learned, recipe, folder, device, on_epoch, on_step, should_stop, score, precision)
+    tuning = FineTuning(
+        learn(network, component, lora_rank=recipe.lora_rank, seed=recipe.seed),
+        recipe,
+        # without a diameter of its own, a network bound to a scale would have it estimated
+        diameter=known if recipe.rescale else traits.diameter,
+        folder=folder,
+        device=device,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        should_stop=should_stop,
+        score=score,
+        precision=precision,
+        clock=clock,
+    )
     if len(used) < len(training):
-        loop.state.note(
+        tuning.state.note(
             f"{len(training) - len(used)} images with fewer than {least} objects were left out."
         )
-    try:
-        prepared = loop.prepare(used, how)
-        held_out = loop.prepare(hold_out, how)
-    except _Stopped:
-        loop.ensure_weights()
-        return loop.result(served_at, stopped=True)
-    return loop.run(prepared, held_out, served_at)
-
-
-class _Stopped(Exception):
-    """Someone asked for it while images were prepared."""
-
-
-class _Loop:
-    """One call of `fine_tune`."""
-
-    def __init__(
-        self,
-        learned: LearnedWeights,
-        recipe: Recipe,
-        folder: Path,
-        device: torch.device,
-        on_epoch: Callable[[EpochPoint], None],
-        on_step: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-        score: Score | None,
-        precision: str | None,
-    ) -> None:
-        self._learned, self._recipe, self._folder, self._device = learned, recipe, folder, device
-        self._on_epoch, self._on_step = on_epoch, on_step
-        self._should_stop, self._score, self._precision = should_stop, score, precision
-        self.state = TrainingState(steps=recipe.steps, precision="")
-        self._fingerprint = ""  # of the training that checkpoints belong to
-        self._started = time.monotonic()
-        self._steps_before, self._seconds_before = 0, 0.0
-        self._training_s = 0.0  # of this attempt, in steps alone
-        self._saved_at, self._save_s = self._started, 0.0
-
-    def prepare(self, images: Sequence[AnnotatedImage], how: Preparation) -> list[PreparedImage]:
-        """Return what can be used of `images`, computing flows where it was not done before."""
-        found = []
-        for annotated in images:
-            if self._should_stop():
-                raise _Stopped
-            self._tell("preparing")
-            one = prepare(annotated, how)
-            if one is None:
-                self.state.note(f"Task {annotated.task_id} was left out: its image is blank.")
-            else:
-                found.append(one)
-        return found
-
-    def run(
-        self,
-        training: Sequence[PreparedImage],
-        hold_out: Sequence[PreparedImage],
-        diameter: float | None,
-    ) -> FineTuned:
-        """Train to the planned end, an early one, or until someone asks to stop."""
-        if not any(len(image.centres) for image in training):
-            raise TrainingError(
-                "No training image holds an object that is large enough to learn from; annotate "
-                "more, or look at what the session's report says was left out."
-            )
-        recipe = self._recipe
-        self._learned.network.to(self._device)
-        stepper = self._resume(_fingerprint(recipe, self._learned.component, training))
-        count = max(2, min(MOST_VALIDATION_CROPS, recipe.n_samples // 4))
-        validation = validation_crops(hold_out, recipe, count)
-        threads = 1 if self._device.type == "cpu" else 3
-        with CropLoader(
-            training,
-            recipe,
-            first_step=self.state.step,
-            threads=threads,
-            pin=self._device.type == "cuda",
-        ) as loader:
-            for batch in loader:
-                if self.state.ended:
-                    break
-                if self._should_stop():
-                    self._save(stepper)
-                    self.ensure_weights()
-                    return self.result(diameter, stopped=True)
-                self._step(stepper, batch)
-                if self.state.step % recipe.steps_per_epoch == 0 or self.state.ended:
-                    self._end_epoch(stepper, validation)
-        self.ensure_weights()
-        return self.result(diameter, stopped=False)
-
-    def ensure_weights(self) -> None:
-        """Store the weights as they are where none have been the best yet."""
-        if not (self._folder / BEST).is_file():
-            self._learned.write(self._folder / BEST)
-
-    def result(self, diameter: float | None, *, stopped: bool) -> FineTuned:
-        """Return what came of it."""
-        return FineTuned(
-            weights=self._folder / BEST,
-            checkpoint=self._folder / CHECKPOINT,
-            epochs=-(-self.state.step // self._recipe.steps_per_epoch),
-            steps=self.state.step,
-            stopped=stopped,
-            early=self.state.early,
-            diameter=diameter,
-            notes=tuple(self.state.notes),
-        )
-
-    def _resume(self, fingerprint: str) -> Stepper:
-        checkpoint = self._folder / CHECKPOINT
-        kept = read_checkpoint_state(checkpoint) or {}
-        is_ours = kept.get("fingerprint") == fingerprint
-        precision = self._precision
-        if precision is None and is_ours and kept["device"] == self._device.type:
-            precision = kept["training"]["precision"]  # another would give other numbers
-        precision = precision or training_precision(self._device)
-        recipe = self._recipe
-        stepper = Stepper(
-            self._learned.network,
-            recipe,
-            device=self._device,
-            precision=precision,
-            piece=recipe.batch_size,
-        )
-        notes = self.state.notes
-        self._fingerprint = fingerprint
-        if is_ours:
-            kept = load_checkpoint(checkpoint, self._learned.network, stepper.optimiser)
-            stepper.restore(kept["stepper"])
-            self.state = TrainingState.from_json(kept["training"])
-            self.state.notes = list(dict.fromkeys([*notes, *self.state.notes]))
-        else:
-            (self._folder / BEST).unlink(missing_ok=True)
-        self.state.precision = precision
-        self._steps_before, self._seconds_before = self.state.step, self.state.seconds
-        return stepper
-
-    def _step(self, stepper: Stepper, batch: Batch) -> None:
-        state, recipe = self.state, self._recipe
-        rate = recipe.learning_rate * learning_rate_factor(state.step, state.steps)
-        began, piece = time.monotonic(), stepper.piece
-        loss = stepper.step(batch, rate)
-        self._training_s += time.monotonic() - began
-        if stepper.piece < piece:
-            state.note(
-                f"The memory did not suffice for {min(piece, len(batch.images))} crops at once; it "
-                f"went on with {stepper.piece} at a time."
-            )
-        state.step += 1
-        state.losses += loss
-        state.losses_of += 1
-        state.learning_rate = rate
-        state.seconds = self._seconds()
-        if recipe.max_minutes is not None:
-            if state.step - self._steps_before == FIRST_PACE:
-                self._plan()
-            if state.seconds >= recipe.max_minutes * SECONDS_PER_MINUTE:
-                state.steps = state.step  # the pace fell; what is learned so far is kept
-        self._tell("training")
-
-    def _end_epoch(self, stepper: Stepper, validation: Batch | None) -> None:
-        state, recipe = self.state, self._recipe
-        loss = state.losses / max(1, state.losses_of)
-        epoch = -(-state.step // recipe.steps_per_epoch)
-        validation_loss = stepper.loss_of(validation) if validation is not None else None
-        precision = None
-        if epoch % recipe.validation_interval == 0 or state.ended:
-            precision = self._judge(validation_loss)
-        state.losses, state.losses_of = 0.0, 0
-        state.seconds = self._seconds()
-        if recipe.max_minutes is not None and not state.ended:
-            self._plan()
-        now = time.monotonic()
-        is_due = now - self._saved_at > self._save_s / CHECKPOINT_SHARE
-        if is_due or state.ended or precision is not None:
-            self._save(stepper)
-        self._on_epoch(
-            EpochPoint(
-                epoch=epoch,
-                step=state.step,
-                loss=loss,
-                learning_rate=state.learning_rate,
-                validation_loss=validation_loss,
-                precision=precision,
-                seconds=state.seconds,
-            )
-        )
-
-    def _judge(self, validation_loss: float | None) -> tuple[float, float, float] | None:
-        """Score the weights, keep them if they are the best so far; say when it is enough."""
-        precision = None
-        if self._score is not None:
-            self._tell("scoring")
-            scored = self._folder / SCORED
-            self._learned.write(scored)
-            precision = self._score(scored)
-            scored.unlink(missing_ok=True)
-        if self.state.judge(precision, validation_loss):
-            self._learned.write(self._folder / BEST)
-        elif self.state.without_rise >= self._recipe.patience:
-            self.state.early = True
-        return precision
-
-    def _plan(self) -> None:
-        """Shorten the training if it would not end within its budget; the schedule follows."""
-        state = self.state
-        budget = (self._recipe.max_minutes or 0.0) * SECONDS_PER_MINUTE
-        done = max(1, state.step - self._steps_before)
-        spent = max(self._training_s, state.seconds - self._seconds_before)
-        steps = steps_within(
-            state.steps,
-            state.step,
-            seconds=state.seconds,
-            pace_s=spent / done,
-            budget_s=budget,
-        )
-        if steps < state.steps:
-            log.info("training shortened to its budget", steps=steps, planned=state.steps)
-            state.steps = steps
-
-    def _save(self, stepper: Stepper) -> None:
-        began = time.monotonic()
-        save_checkpoint(
-            self._folder / CHECKPOINT,
-            self._learned.network,
-            stepper.optimiser,
-            {
-                "fingerprint": self._fingerprint,
-                "device": self._device.type,
-                "training": self.state.to_json(),
-                "stepper": stepper.state(),
-            },
-        )
-        self._saved_at = time.monotonic()
-        self._save_s = self._saved_at - began
-
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._started
-
-    def _tell(self, phase: str) -> None:
-        state, recipe = self.state, self._recipe
-        done = state.step - self._steps_before
-        pace = (self._seconds() - self._seconds_before) / done if done else None
-        self._on_step(
-            Progress(
-                phase=phase,
-                epoch=-(-state.step // recipe.steps_per_epoch),
-                epochs=-(-state.steps // recipe.steps_per_epoch),
-                step=state.step,
-                steps=state.steps,
-                seconds=self._seconds(),
-                eta_s=pace * (state.steps - state.step) if pace is not None else None,
-                loss=state.losses / state.losses_of if state.losses_of else None,
-                samples_per_s=recipe.batch_size * done / self._training_s if done else None,
-            )
-        )
-
-
-def _fingerprint(recipe: Recipe, component: Component, training: Sequence[PreparedImage]) -> str:
-    # a budget may be raised when a session is resumed; all else makes it another training
-    facts = [
-        asdict(replace(recipe, max_minutes=None)),
-        component.sha256,
-        [(image.key, image.weight) for image in training],
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return tuning.run(used, hold_out, how)

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ml_backend.domain import Component, ProjectKey
+from ml_backend.errors import ModelError
 from ml_backend.learning import (
     Activation,
     EpochPoint,
+    Origin,
     Promotion,
     Session,
     SessionState,
     Version,
     VersionState,
+    origin_of,
 )
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.collapse import CollapseWatch
@@ -62,7 +65,12 @@ class VersionRecords(Protocol):
         ...
 
     def request(
-        self, project: ProjectKey, *, components: Mapping[str, Component], reason: str
+        self,
+        project: ProjectKey,
+        *,
+        components: Mapping[str, Component],
+        reason: str,
+        origins: Mapping[str, Origin],
     ) -> Activation:
         """Ask the engines for a change."""
         ...
@@ -80,9 +88,12 @@ class Train(Protocol):
         on_epoch: Callable[[EpochPoint], None],
         on_step: Callable[[Progress], None],
         should_stop: Callable[[], bool],
-        score: Callable[[Path], tuple[float, float, float]] | None,
+        score: Callable[[Path, float | None], tuple[float, float, float]] | None,
     ) -> FineTuned:
-        """Return the network; `should_stop` is asked before each batch."""
+        """Return the network; `should_stop` is asked before each batch.
+
+        `score` takes weights and the diameter that they would be served at.
+        """
         ...
 
 
@@ -168,9 +179,8 @@ class SessionRun:
             base_found=sum(score.found for score in base_scores),
             outlined=sum(score.objects for score in base_scores),
         )
-        diameter = dataset.diameter
 
-        def score(weights: Path) -> tuple[float, float, float]:
+        def score(weights: Path, diameter: float | None) -> tuple[float, float, float]:
             component = self._own.component_of(weights, self._own.start, diameter)
             scores = self._own.score(component, dataset.hold_out)
             found = sum(one.found for one in scores)
@@ -190,18 +200,31 @@ class SessionRun:
 
     def _step(self, progress: Progress) -> None:
         self._done = progress.step / max(progress.steps, 1)
+        if progress.phase == "preparing":  # an image; many take longer than an epoch
+            self._journal.part()
         self._journal.steps(progress.to_json())
 
     def _is_to_stop(self) -> bool:
         return self._interruption.requested or self._collapse is not None
 
     def _active_scores(self, dataset: Dataset, base_scores: Scores) -> Scores:
-        """Return the scores of what is served now: of several networks, those of the best."""
-        found = [
-            self._own.score(component, dataset.hold_out)
-            for component in self._own.served()
-            if component.sha256 != self._own.base.sha256
-        ]
+        """Return the scores of what is served now: of several networks, those of the best.
+
+        One that cannot be loaded serves nobody: it must not keep all others from being served.
+        """
+        found, problems = [], []
+        for component in self._own.served():
+            if component.sha256 == self._own.base.sha256:
+                continue
+            try:
+                found.append(self._own.score(component, dataset.hold_out))
+            except ModelError as error:
+                problems.append(
+                    f"{component.name} is served now, but could not be compared: {error.message} "
+                    "The base network was compared in its place."
+                )
+        if problems:
+            self._journal.tell(not_compared=problems)
         return max(found, key=lambda scores: sum(precision_of(scores)), default=base_scores)
 
     def _publish(self, trained: FineTuned, verdict: Verdict, dataset: Dataset) -> Version:
@@ -243,6 +266,7 @@ class SessionRun:
             created_at=self._own.clock(),
             metrics={**verdict.numbers, "promote": verdict.promote},
             message=verdict.sentence,
+            base_requested=dataset.manifest.get("base_requested"),
         )
         self._own.versions.add(version)
         return version
@@ -258,16 +282,17 @@ class SessionRun:
     def _conclude(self, version: Version) -> Outcome:
         """Ask for the version to be served if it may be, once."""
         if version.metrics.get("promote"):
-            asked = (
-                component.sha256
+            asked = (  # by name: an earlier version can have had the very same weights
+                origin.version_name
                 for activation in self._own.versions.history(version.project)
-                for component in activation.components.values()
+                for origin in activation.origins.values()
             )
-            if version.component.sha256 not in asked:
+            if version.name not in asked:
                 self._own.versions.request(
                     version.project,
                     components=dict.fromkeys(version.controls, version.component),
                     reason=f"Session {self._session.id} trained {version.name}.",
+                    origins=dict.fromkeys(version.controls, origin_of(version)),
                 )
         return Outcome(
             state=SessionState.COMPLETED,

@@ -51,7 +51,7 @@ class SessionLog:
 
     The progress also counts, across processes, how often the session was tried without getting
     further than before (`tries`, see `processes.session_worker`): it is zero again as soon as a
-    phase or an epoch is reached for the first time.
+    phase, an epoch, or a task or image within them (`part`) is reached for the first time.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class SessionLog:
         self._progress = dict(session.progress)
         self._report = dict(session.report)
         self._noted_at = -EVERY_S
+        self._place = (-1, 0)  # phase and epoch
+        self._parts = 0  # begun or done since then
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -82,8 +84,22 @@ class SessionLog:
             SessionLost, StoreError
         """
         self._progress["phase"] = phase.value
-        self._reached(_ORDER.index(phase), 0)
+        self._reach(_ORDER.index(phase), 0)
         self._note()
+
+    def part(self) -> None:
+        """Count one more task or image of this phase; noted not more often than `EVERY_S`.
+
+        What is counted but not noted is no progress: else a process that always dies at the same
+        place would seem to get a little further each time.
+
+        Raises:
+            SessionLost, StoreError
+        """
+        self._parts += 1
+        if self._clock() - self._noted_at >= EVERY_S:
+            self._compare()
+            self._note()
 
     def steps(self, facts: Mapping[str, Any]) -> bool:
         """Note how far the training has come, not more often than `EVERY_S`; True: it did.
@@ -105,7 +121,7 @@ class SessionLog:
         """
         self._records.point(self._lease, point)
         tries = self._progress.get("tries")
-        self._reached(_ORDER.index(Phase.TRAINING), point.epoch)
+        self._reach(_ORDER.index(Phase.TRAINING), point.epoch)
         if tries:  # else the next note of steps tells it soon enough
             self._note()
 
@@ -134,10 +150,14 @@ class SessionLog:
         """
         self._records.note(self._lease, version=name)
 
-    def _reached(self, phase: int, epoch: int) -> None:
-        furthest = tuple(self._progress.get("furthest", (-1, 0)))
-        if (phase, epoch) > furthest:
-            self._progress["furthest"] = [phase, epoch]
+    def _reach(self, phase: int, epoch: int) -> None:
+        self._place, self._parts = (phase, epoch), 0
+        self._compare()
+
+    def _compare(self) -> None:
+        now = (*self._place, self._parts)
+        if now > tuple(self._progress.get("furthest", (-1, 0, 0))):
+            self._progress["furthest"] = list(now)
             self._progress["tries"] = 0
 
     def _note(self) -> None:

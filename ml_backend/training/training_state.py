@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ class TrainingState:
     losses: float = 0.0  # sum over this epoch's steps so far
     losses_of: int = 0  # steps in it
     learning_rate: float = 0.0  # of the last step
-    seconds: float = 0.0  # spent
+    seconds: float = 0.0  # of its budget that are spent; see `Stopwatch`
     best: list[float] | None = None  # mean AP, or 0 where none is measured, and minus the loss
     without_rise: int = 0  # judgements since the best
     early: bool = False  # the scores do not rise any more
@@ -42,9 +43,12 @@ class TrainingState:
             precision: AP at three thresholds on the hold-out; None = not measured.
             validation_loss: decides between equal ones; None = not measured. With neither, the
                 last weights are the best.
+
+        What is no finite number is worse than any that is.
         """
         mean = sum(precision) / len(precision) if precision is not None else 0.0
-        now = [mean, -validation_loss if validation_loss is not None else 0.0]
+        loss = validation_loss if validation_loss is not None else 0.0
+        now = [value if math.isfinite(value) else -math.inf for value in (mean, -loss)]
         if self.best is None or now >= self.best:
             self.best, self.without_rise = now, 0
             return True

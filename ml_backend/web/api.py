@@ -142,7 +142,7 @@ class _Routes:
 
     def manifest(self, session_id: str) -> Response:
         """Show which tasks, annotations and images a session was made of, and their split."""
-        return json_response(dict(self._training.get(session_id).manifest))
+        return json_response(dict(self._training.get(session_id, with_manifest=True).manifest))
 
     def curves(self, session_id: str) -> Response:
         """Show loss, learning rate and precision keyed by epoch, {} before the first."""

@@ -87,6 +87,17 @@ class TestEvents:
         assert not ledger.record(PROJECT, annotation(10, 20.0, 1), task(1))
         assert ledger.last_change(PROJECT) == first == clock.now - 60
 
+    def test_the_tasks_that_were_annotated_last_come_first(self, ledger: AnnotationLedger) -> None:
+        ledger.record(PROJECT, annotation(10, 20.0, 1, task_id=1), task(1))
+        ledger.record(PROJECT, annotation(11, 90.0, 1, task_id=1), task(1))
+        ledger.record(PROJECT, annotation(20, 30.0, 1, task_id=2), task(2))
+        ledger.record(PROJECT, annotation(30, 99.0, task_id=3, cancelled=True), task(3))
+        ledger.record(PROJECT, annotation(40, 30.0, 1, task_id=4), task(4))
+        ledger.record(OTHER_PROJECT, annotation(50, 99.0, 1, task_id=5), task(5))
+
+        assert ledger.newest_tasks(PROJECT, most=10) == [1, 4, 2]
+        assert ledger.newest_tasks(PROJECT, most=2) == [1, 4]
+
     def test_skipped_ones_do_not_count_and_empty_ones_do(self, ledger: AnnotationLedger) -> None:
         ledger.record(PROJECT, annotation(10, 20.0, cancelled=True), task(1))
         ledger.record(PROJECT, annotation(20, 20.0), task(2))
@@ -249,6 +260,45 @@ class TestHashes:
 
         assert seen[0] == seen[2]
         assert len(set(seen)) == 3
+
+
+class TestStamps:
+    def test_the_stamp_is_equal_while_the_hashes_are_and_changes_with_them(
+        self, ledger: AnnotationLedger, clock: ManualClock
+    ) -> None:
+        changes: list[Callable[[], object]] = [
+            lambda: ledger.record(PROJECT, annotation(10, 20.0, 1, task_id=1), task(1)),
+            lambda: ledger.record(PROJECT, annotation(20, 20.0, 1, task_id=2), task(2)),
+            lambda: ledger.record(PROJECT, annotation(20, 30.0, 2, task_id=2), task(2)),
+            lambda: ledger.record_task(PROJECT, replace(task(2), data={"a": 1}), updated_at=99.0),
+            lambda: ledger.remove(PROJECT, [10], at=clock()),
+            lambda: ledger.remove_tasks(PROJECT, [2], at=clock()),
+            lambda: ledger.reconcile(
+                PROJECT, [annotation(30, 20.0, task_id=3)], [task(3)], taken_at=clock()
+            ),
+        ]
+        stamps, hashes = [ledger.stamp(PROJECT)], [ledger.task_hashes(PROJECT)]
+        for change in changes:
+            clock.forward(1)
+            change()
+            assert ledger.stamp(PROJECT) == ledger.stamp(PROJECT)
+            stamps.append(ledger.stamp(PROJECT))
+            hashes.append(ledger.task_hashes(PROJECT))
+
+        assert all(one != other for one, other in itertools.pairwise(hashes))
+        assert len(set(stamps)) == len(stamps)
+        assert ledger.stamp(OTHER_PROJECT) == stamps[0]
+
+
+class TestProjects:
+    @pytest.mark.parametrize("created_at", [-5, 10**18])
+    def test_a_key_that_nobody_can_read_hides_no_other(
+        self, ledger: AnnotationLedger, created_at: int
+    ) -> None:
+        for project in (replace(PROJECT, created_at=created_at), PROJECT):
+            ledger.record(project, annotation(10, 20.0, 1), task(1))
+
+        assert ledger.projects() == [PROJECT]
 
 
 class TestSnapshots:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ml_backend.domain import Component, ProjectKey
 from ml_backend.errors import StoreError
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
-from ml_backend.store.events import START_TRAINING, Events, EventState
+from ml_backend.store.events import PRUNED_AT_ONCE, START_TRAINING, Events, EventState
 from ml_backend.store.projects import Projects
 from ml_backend.store.releases import DEFAULT_PROJECT, Releases
+from ml_backend.store.schema import EventRow
 from tests.fakes import ManualClock
 
 PROJECT = ProjectKey(origin="http://ls.example", project_id=7, created_at=1_795_215_681)
@@ -367,6 +371,15 @@ class TestEvents:
         assert (done.state, done.message) == (EventState.FAILED, "too few annotations")
         assert [event.job for event in events.queued(limit=9)] == [second]
 
+    def test_a_setting_that_was_put_back_is_told_again(self, database: Database) -> None:
+        events = Events(database)
+        jobs = []
+        for payload in (b"A", b"B", b"A"):
+            jobs.append(events.record(action="PROJECT_UPDATED", payload=payload, project_id=7))
+            events.finish(jobs[-1], EventState.DONE)
+
+        assert len(set(jobs)) == 3
+
     def test_an_annotation_event_that_was_worked_through_does_not_come_back(
         self, database: Database
     ) -> None:
@@ -382,14 +395,23 @@ class TestEvents:
             Events(database).finish("unknown", EventState.DONE)
 
     def test_processed_events_go_first_then_the_oldest(self, database: Database) -> None:
-        events = Events(database, max_rows=3)
+        events = Events(database)
         jobs = [events.record(action="A", payload=b"%d" % n) for n in range(5)]
         events.finish(jobs[4], EventState.DONE)
 
-        dropped = events.prune()
+        dropped = Events(database, max_rows=3).prune()
 
         assert dropped == 2
         assert [event.job for event in events.queued(limit=9)] == jobs[1:4]
+
+    def test_whether_any_event_waits_is_known(self, database: Database) -> None:
+        events = Events(database)
+        waits = [events.has_queued()]
+        job = events.record(action="A", payload=b"{}")
+        waits.append(events.has_queued())
+        events.finish(job, EventState.DONE)
+
+        assert [*waits, events.has_queued()] == [False, True, False]
 
     def test_the_table_stays_bounded_in_bytes_without_being_asked(self, database: Database) -> None:
         events = Events(database, max_bytes=2000)
@@ -398,5 +420,50 @@ class TestEvents:
             incompressible = hashlib.sha512(b"%d" % number).digest()
             events.record(action="A", payload=incompressible)
 
-        kept = events.queued(limit=1000)
-        assert 0 < sum(len(event.payload) for event in kept) <= 2000
+        # roughly: it looks now and then, and drops what is far over
+        assert 0 < kept_bytes(database) <= 2000 * 1.5
+        events.prune()
+        assert 0 < kept_bytes(database) <= 2000
+
+    def test_recording_never_prunes_a_table_within_its_bounds(self, database: Database) -> None:
+        events = Events(database)
+        with statements_on(database) as statements:
+            for number in range(130):
+                events.record(action="A", payload=b"%d" % number)
+
+        heavy = [one for one in statements if "DELETE" in one or "sum(" in one or "count(" in one]
+        assert heavy == []
+
+    def test_pruning_writes_nothing_within_the_bounds(self, database: Database) -> None:
+        events = Events(database)
+        events.record(action="A", payload=b"{}")
+        with statements_on(database) as statements:
+            assert events.prune() == 0
+
+        assert not [one for one in statements if "DELETE" in one or "IMMEDIATE" in one]
+
+    def test_pruning_drops_a_few_at_a_time(self, database: Database) -> None:
+        events = Events(database)
+        jobs = [events.record(action="A", payload=b"%d" % n) for n in range(2 * PRUNED_AT_ONCE + 9)]
+        with statements_on(database) as statements:
+            dropped = Events(database, max_rows=5).prune()
+
+        assert dropped == len(jobs) - 5
+        assert len([one for one in statements if one.startswith("DELETE")]) == 3
+        assert [event.job for event in events.queued(limit=9)] == jobs[-5:]
+
+
+def kept_bytes(database: Database) -> int:
+    """Return how much all payloads take."""
+    with database.read() as session:
+        return session.scalar(sa.select(sa.func.sum(EventRow.size))) or 0
+
+
+@contextlib.contextmanager
+def statements_on(database: Database) -> Iterator[list[str]]:
+    """Collect what the database is told."""
+    told: list[str] = []
+    listener = ("before_cursor_execute", lambda *given: told.append(given[2]))
+    sa.event.listen(database.engine, *listener)
+    yield told
+    sa.event.remove(database.engine, *listener)

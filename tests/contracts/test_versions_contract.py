@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from ml_backend.domain import Component
 from ml_backend.errors import StoreError
-from ml_backend.learning import Activation, ActivationState, Side, Version, VersionState
+from ml_backend.learning import Activation, ActivationState, Origin, Side, Version, VersionState
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
 from ml_backend.store.events import START_TRAINING, Events, EventState
@@ -89,7 +89,7 @@ class TestSplits:
 
 class TestVersions:
     def test_a_version_comes_back_as_it_was(self, versions: Versions) -> None:
-        kept = version("nuclei-1-p7-v1", message="It found fewer cells.")
+        kept = version("nuclei-1-p7-v1", message="It found fewer cells.", base_requested="auto")
         versions.add(kept)
         versions.add(version("nuclei-1-p7-v2", created_at=6.0))
 
@@ -106,6 +106,8 @@ class TestVersions:
         kept = versions.get(PROJECT, "v1")
         assert kept is not None
         assert (kept.state, kept.message) == (VersionState.PUBLISHED, "served")
+        versions.set_state(PROJECT, "v1", VersionState.PUBLISHED, "")
+        assert versions.all(PROJECT) == [replace(kept, message=None)]
 
     def test_other_weights_under_a_known_name_are_refused(self, versions: Versions) -> None:
         versions.add(version("v1"))
@@ -256,6 +258,55 @@ class TestActivations:
         assert after == [second.id, other.id]
         assert (failed.state, failed.message) == (ActivationState.FAILED, "It is damaged.")
         assert failed.finished_at is not None
+
+    def test_what_is_postponed_is_due_after_its_pause(
+        self, versions: Versions, clock: ManualClock
+    ) -> None:
+        asked = self.ask(versions, "a1")
+        versions.claim(asked.id, "engine", 30.0)
+
+        assert versions.postpone(asked.id, "engine", pause_s=60.0, message="It is full.")
+
+        assert not versions.renew(asked.id, "engine", 30.0)
+        assert versions.claim(asked.id, "engine", 30.0) is None
+        clock.forward(59)
+        assert versions.due() == []
+        clock.forward(1)
+        again = versions.claim(asked.id, "another", 30.0)
+        assert again is not None
+        assert (again.attempts, again.message) == (1, "It is full.")
+        with pytest.raises(StoreError, match="leave it"):
+            versions.postpone(asked.id, "engine", pause_s=60.0, message="It is full.")
+
+    def test_the_next_change_does_not_wait_for_one_that_is_postponed(
+        self, versions: Versions
+    ) -> None:
+        first = self.ask(versions, "a1")
+        versions.claim(first.id, "engine", 30.0)
+        versions.postpone(first.id, "engine", pause_s=60.0, message="It is full.")
+
+        second = self.ask(versions, "a2")
+
+        assert [one.id for one in versions.due(limit=9)] == [first.id]
+        assert versions.claim(first.id, "engine", 30.0) is not None
+        assert not versions.postpone(first.id, "engine", pause_s=60.0, message="It is full.")
+        versions.mark(first.id, "engine", ActivationState.FAILED)
+        assert [one.id for one in versions.due(limit=9)] == [second.id]
+
+    def test_an_activation_knows_where_its_networks_come_from(
+        self, versions: Versions, releases: Releases
+    ) -> None:
+        origins = {"a": Origin(version_name="v1", base_requested="nuclei (plane 2)")}
+        asked = self.ask(versions, "a1", origins=origins)
+        self.switch(versions, releases, asked)
+        self.switch(versions, releases, self.ask(versions, "a2"))
+
+        back = versions.roll_back(PROJECT, reason="a person")
+
+        assert (asked.origins, asked.is_rollback) == (origins, False)
+        assert versions.history(PROJECT)[-1].origins == origins
+        assert back.is_rollback
+        assert back.origins == {"a": Origin(version_name="a1", base_requested="auto")}
 
     def test_done_is_no_mark(self, versions: Versions) -> None:
         asked = self.ask(versions, "a1")

@@ -39,7 +39,7 @@ CONFIG = (
     .replace(
         "<View>",
         '<View model_training_tasks="4" model_training_quiet="5" model_training_pause="1"'
-        ' model_training_minutes="15">',
+        ' model_training_minutes="60">',
     )
 )
 

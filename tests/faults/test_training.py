@@ -271,6 +271,27 @@ def test_what_cannot_be_fetched_or_read_is_named_and_the_rest_is_learned_from(
     assert_trained_once(site, session)
 
 
+def test_a_server_that_is_away_for_a_minute_spoils_no_session(site: TrainingSite) -> None:
+    there = dict(site.images.routes)
+    site.images.routes = {path: Reply(status=404) for path in there}
+    session = site.request()
+    trainer = site.start_trainer()
+
+    failed = wait_until_ended(site, session)
+    trainer.terminate()
+    trainer.wait(STOP_WITHIN_S)
+    site.images.routes = there
+    site.sessions.resume(session.id)
+    site.start_trainer()
+    ended = wait_until_ended(site, session)
+
+    assert failed.state is SessionState.FAILED
+    assert "could not be fetched" in str(failed.message)
+    assert "resume the session" in str(failed.message)
+    assert len(ended.manifest["task_hashes"]) == len(there)
+    assert_trained_once(site, session)
+
+
 def test_annotations_without_any_object_fail_with_a_sentence(tmp_path: Path) -> None:
     with training_site(tmp_path, tasks=0) as site:
         for task in (1, 2, 3):
@@ -282,4 +303,5 @@ def test_annotations_without_any_object_fail_with_a_sentence(tmp_path: Path) -> 
 
     assert ended.state is SessionState.FAILED
     assert "outlined object" in str(ended.message)
+    assert ended.report["images"] == {"training": 2, "hold_out": 1}  # told all the same
     assert site.versions.all(PROJECT) == []

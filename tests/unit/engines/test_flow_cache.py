@@ -124,3 +124,14 @@ def test_a_computation_is_as_urgent_as_whoever_waits_for_it() -> None:
         Priority.BATCH,
         Priority.INTERACTIVE,
     ]
+
+
+def test_fields_that_are_dropped_make_room_and_are_computed_again() -> None:
+    cache = FlowCache(10_000)
+    kept = {key: get(cache, key, field) for key in ("old 1", "new 1", "old 2")}
+
+    cache.drop(lambda key: str(key).startswith("old"))
+
+    assert cache.size == field().size
+    assert get(cache, "new 1", field) is kept["new 1"]
+    assert get(cache, "old 1", field) is not kept["old 1"]

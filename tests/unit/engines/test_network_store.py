@@ -149,3 +149,15 @@ def test_a_device_that_is_not_there_is_named(name: str) -> None:
 
 def test_the_cpu_is_always_there() -> None:
     assert open_device("cpu") == CPU
+
+
+def test_who_keeps_something_for_a_network_hears_when_it_is_displaced(
+    store: NetworkStore, save_tiny: SaveTiny
+) -> None:
+    displaced: list[str] = []
+    store.when_displaced(lambda component: displaced.append(component.name))
+
+    for seed, name in enumerate(("one", "two", "three", "four"), start=1):
+        store.get(save_tiny(name, seed), priority=Priority.BATCH)
+
+    assert displaced == ["one", "two"]

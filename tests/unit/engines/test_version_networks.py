@@ -80,6 +80,23 @@ def test_objects_are_looked_for_at_the_size_that_was_trained_on(
     assert told.diameter == 20.0  # a person's word counts more
 
 
+def test_flows_of_a_network_are_let_go_of_with_it(tmp_path: Path, save_tiny: SaveTiny) -> None:
+    store = NetworkStore(DeviceThread(CPU), max_networks=1)
+    sizes = []
+    with CellposeSegmenter(store) as segmenter:
+        for seed, name in enumerate(("one", "two", "three"), start=1):
+            segmenter.segment(
+                discs(30.0, 4, 160)[0],
+                SegmentationOptions(diameter=30.0),
+                component=save_tiny(name, seed),
+                priority=Priority.BATCH,
+            )
+            sizes.append(segmenter.kept_bytes)
+
+    assert sizes[0] > 0
+    assert sizes == [sizes[0]] * 3
+
+
 def test_damage_that_changes_neither_size_nor_time_is_found(tmp_path: Path) -> None:
     component = make_version(tmp_path, "one", bias=0.0)
     verify_component(component)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ml_backend.labelstudio.controls import parse_label_config
-from ml_backend.labelstudio.targets import find_target, subject_of, targets_of
+from ml_backend.labelstudio.targets import asked_by, find_target, subject_of, targets_of
 from ml_backend.learning import LearningOptions
 
 
@@ -72,3 +72,21 @@ def test_the_subject_changes_with_what_decides_what_is_learned() -> None:
 
     assert subject() == subject()
     assert len({subject(), subject('model_clahe="true"'), subject(group_field="well")}) == 3
+
+
+def test_what_a_control_asks_for_is_its_network_and_the_pixels_that_it_sees() -> None:
+    parsed = parse_label_config(
+        config(
+            control("PolygonLabels", "plain"),
+            control("PolygonLabels", "named", more='model_name="cpsam"'),
+            control("PolygonLabels", "pixels", more='model_channels="1,0" model_plane="2"'),
+            control("PolygonLabels", "settings", more='model_diameter="20"'),
+        )
+    )
+
+    assert [asked_by(one, "auto") for one in parsed.controls] == [
+        "auto",
+        "cpsam",
+        "auto (channels 1, 0; plane 2)",
+        "auto",
+    ]

@@ -196,6 +196,12 @@ class LearningDesk:
         self.clock.forward(15)
         self.loop.listen()
 
+    def start_sessions(self) -> None:
+        """Do what the threads do that start sessions once their annotations were looked at."""
+        self.loop.start_sessions()
+        self.loop.look_for_sessions()
+        self.loop.start_sessions()
+
     def run_next(
         self, state: SessionState = SessionState.COMPLETED, *, version: str | None = None
     ) -> Session:
@@ -250,7 +256,10 @@ def open_desk(folder: Path) -> LearningDesk:
     event_ledger = EventLedger(events, projects, ledger, planner)
     woken: list[str] = []
     reconciler = Reconciler(
-        ledger, lambda _: label_studio if desk.has_credentials else None, clock=clock
+        ledger,
+        lambda _: label_studio if desk.has_credentials else None,
+        has_backlog=events.has_queued,
+        clock=clock,
     )
     desk = LearningDesk(
         database=database,

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from ml_backend.domain import Component, LabelStudioAccess, Prediction, ProjectKey, Task
-from ml_backend.errors import CheckpointInvalid, LabelStudioError, OutOfMemory, StoreError
+from ml_backend.errors import (
+    CheckpointInvalid,
+    ConfigError,
+    LabelStudioError,
+    OutOfMemory,
+    StoreError,
+)
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.learning import ActivationState, Version, VersionState
 from ml_backend.service import activation as activation_module
-from ml_backend.service.activation import LEASE_S, ActivationTools, Activator
+from ml_backend.service.activation import LEASE_S, RETRY_PAUSES_S, ActivationTools, Activator
 from ml_backend.service.ahead import Ahead
 from ml_backend.service.predictions import PredictionRequest
 from ml_backend.service.releasing import Releasing
@@ -133,22 +139,49 @@ class Engine:
         assert release is not None
         return release.version
 
-    def publish(self, name: str) -> Component:
-        component = network(name)
+    def publish(
+        self, name: str, *, sha256: str | None = None, asked: str = "auto", message: str = ""
+    ) -> Component:
+        component = replace(network(name), sha256=sha256 or name * 8)
         self.versions.add(
             Version(
                 project=PROJECT,
                 name=name,
                 state=VersionState.CANDIDATE,
-                controls=("cells",),
+                controls=("cells", "nuclei"),
                 component=component,
                 session_id=None,
                 parent="base",
                 created_at=self.clock(),
                 metrics={},
+                message=message or None,
+                base_requested=asked,
             )
         )
         return component
+
+    def introduce(self, label_config: str) -> None:
+        """Tell of a changed label config, as /setup does."""
+        self.projects.record(PROJECT, hostname=None, access_token=None, label_config=label_config)
+        with contextlib.suppress(ConfigError):
+            self.releasing.activate(PROJECT, label_config)
+
+    def swap(self, name: str) -> None:
+        """Have a version served."""
+        self.desk.activate(PROJECT, name, by="a test")
+        self.activator.work()
+
+    def message_of(self, name: str) -> str | None:
+        version = self.versions.get(PROJECT, name)
+        assert version is not None
+        return version.message
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The names of the networks that are served, by control."""
+        release = self.releases.active(PROJECT)
+        assert release is not None
+        return {control: one.name for control, one in release.components.items()}
 
     def state_of(self, name: str) -> VersionState:
         version = self.versions.get(PROJECT, name)
@@ -223,15 +256,74 @@ def test_a_network_that_cannot_be_loaded_changes_nothing(engine: Engine) -> None
     assert engine.state_of("one") is VersionState.REFUSED
 
 
-def test_a_version_is_not_refused_for_ever_because_a_device_was_full(engine: Engine) -> None:
-    engine.publish("one")
-    engine.faults["one"] = OutOfMemory()
-    engine.desk.activate(PROJECT, "one", by="a test")
-    engine.activator.work()
-    assert engine.last()[0] is ActivationState.FAILED
+@pytest.mark.parametrize("fault", [OutOfMemory(), RuntimeError("a defect")])
+def test_a_promotion_outlives_a_device_that_is_full_for_a_while(
+    engine: Engine, fault: Exception
+) -> None:
+    engine.publish("one", message="Promoted.")
+    engine.faults["one"] = fault
+    engine.swap("one")
+    waiting, why = engine.last()
+    assert engine.activator.work() == 0  # not at once
 
     engine.faults.clear()
-    engine.desk.activate(PROJECT, "one", by="a test")
+    engine.clock.forward(RETRY_PAUSES_S[0])
+    engine.activator.work()
+
+    assert waiting is ActivationState.REQUESTED
+    assert str(why).startswith("It is tried again after 10 s: ")
+    assert engine.served.startswith("one-")
+    assert engine.message_of("one") == "Promoted."
+
+
+def test_a_device_that_stays_full_is_told_where_people_look(engine: Engine) -> None:
+    engine.publish("one", message="Promoted.")
+    engine.faults["one"] = OutOfMemory()
+    engine.swap("one")
+    for pause_s in RETRY_PAUSES_S:
+        assert engine.last()[0] is not ActivationState.FAILED
+        engine.clock.forward(pause_s)
+        engine.activator.work()
+    said = engine.message_of("one")
+
+    assert sum(RETRY_PAUSES_S) > 300
+    assert engine.last() == (ActivationState.FAILED, "The device ran out of memory.")
+    assert said == "Promoted. It could not be put into service: The device ran out of memory."
+    assert engine.state_of("one") is VersionState.CANDIDATE
+    assert engine.served == engine.base
+
+    engine.faults.clear()
+    engine.swap("one")
+
+    assert engine.served.startswith("one-")
+    assert engine.message_of("one") == "Promoted."
+
+
+def test_what_is_tried_again_and_again_makes_room_for_the_next(engine: Engine) -> None:
+    engine.publish("one")
+    engine.publish("two")
+    engine.faults["one"] = OutOfMemory()
+    engine.swap("one")
+
+    engine.swap("two")
+    engine.activator.work()
+
+    assert [one.state for one in engine.versions.history(PROJECT)] == [
+        ActivationState.DONE,
+        ActivationState.FAILED,
+    ]
+    assert engine.served.startswith("two-")
+
+
+def test_a_label_config_that_is_broken_for_a_moment_does_not_end_a_promotion(
+    engine: Engine,
+) -> None:
+    engine.publish("one")
+    engine.introduce("<View><Image")
+    engine.swap("one")
+    engine.introduce(CONFIG)
+    engine.clock.forward(RETRY_PAUSES_S[0])
+
     engine.activator.work()
 
     assert engine.served.startswith("one-")
@@ -478,7 +570,7 @@ def test_a_version_for_a_control_that_is_gone_is_not_activated(engine: Engine) -
         PROJECT,
         hostname=None,
         access_token=None,
-        label_config=CONFIG.replace('name="cells"', 'name="nuclei"'),
+        label_config=CONFIG.replace('name="cells"', 'name="membranes"'),
     )
 
     engine.activator.work()
@@ -487,3 +579,95 @@ def test_a_version_for_a_control_that_is_gone_is_not_activated(engine: Engine) -
     assert state is ActivationState.FAILED
     assert "no control cells" in str(message)
     assert engine.state_of("one") is VersionState.CANDIDATE
+
+
+CHANGED = ['model_name="cpsam_v2"', 'model_channels="1"', 'model_plane="2"']
+
+
+def asking(option: str) -> str:
+    """Return the label config with an option on its control."""
+    return CONFIG.replace('toName="image">', f'toName="image" {option}>')
+
+
+@pytest.mark.parametrize("option", CHANGED)
+def test_a_network_is_not_served_for_what_it_was_not_trained_for(
+    engine: Engine, option: str
+) -> None:
+    engine.components.record("cpsam_v2", network("cpsam"), device="cpu")
+    engine.publish("one", message="Promoted.")
+    engine.desk.activate(PROJECT, "one", by="a test")
+    engine.introduce(asking(option))  # while the activation waits
+    before = engine.served
+
+    engine.activator.work()
+
+    state, message = engine.last()
+    assert state is ActivationState.FAILED
+    assert "one was trained for auto" in str(message)
+    assert engine.served == before
+    assert engine.versions.serving(PROJECT) == {}
+    assert str(message) in str(engine.message_of("one"))
+
+
+@pytest.mark.parametrize("option", CHANGED)
+def test_a_network_that_is_served_lets_go_where_another_is_asked_for(
+    engine: Engine, option: str
+) -> None:
+    engine.components.record("cpsam_v2", network("cpsam"), device="cpu")
+    engine.publish("one")
+    engine.swap("one")
+
+    engine.introduce(asking(option))
+    listed = engine.desk.list(PROJECT).versions
+    assert engine.networks != {"cells": "one"}
+    assert [item.serving for item in listed] == [()]
+    engine.introduce(CONFIG)
+
+    assert engine.networks == {"cells": "one"}
+
+
+def test_of_two_controls_the_one_that_asks_for_another_keeps_what_it_has(engine: Engine) -> None:
+    engine.components.record("cpsam_v2", network("cpsam"), device="cpu")
+    engine.publish("one")
+    engine.desk.activate(PROJECT, "one", by="a test")
+    nuclei = asking('model_name="cpsam_v2"').replace('name="cells"', 'name="nuclei"')
+    both = nuclei.replace("</View>", CONFIG.partition('value="$image"/>')[2])
+    engine.introduce(both)
+
+    engine.activator.work()
+
+    assert engine.networks == {"cells": "one", "nuclei": "cpsam"}
+    assert set(engine.versions.serving(PROJECT)) == {"cells"}
+    assert "The control nuclei asks for cpsam_v2 by now" in str(engine.last()[1])
+
+
+def test_rolling_back_across_another_base_goes_to_that_base(engine: Engine) -> None:
+    engine.components.record("cpsam_v2", network("cpsam"), device="cpu")
+    engine.publish("one")
+    engine.swap("one")
+    other = asking('model_name="cpsam_v2"')
+    engine.introduce(other)
+    engine.publish("two", asked="cpsam_v2")
+    engine.swap("two")
+    assert engine.networks == {"cells": "two"}
+
+    engine.desk.rollback(PROJECT, by="a test")
+    engine.activator.work()
+
+    assert engine.last()[0] is ActivationState.DONE
+    assert engine.networks == {"cells": "cpsam"}
+    assert engine.releasing.activate(PROJECT, other).release.components["cells"].name == "cpsam"
+    engine.introduce(CONFIG)
+    assert engine.networks == {"cells": "one"}
+
+
+def test_of_two_versions_with_the_same_weights_the_activated_one_is_named(engine: Engine) -> None:
+    engine.publish("one", sha256="same")
+    engine.clock.forward(1)
+    engine.publish("two", sha256="same")
+
+    engine.swap("two")
+
+    assert engine.versions.serving(PROJECT)["cells"].version_name == "two"
+    assert engine.state_of("one") is VersionState.CANDIDATE
+    assert engine.state_of("two") is VersionState.PUBLISHED

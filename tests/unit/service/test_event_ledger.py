@@ -238,3 +238,25 @@ def _ledger_after(desk: LearningDesk, facts: Sequence[Fact]) -> tuple[object, ..
         pass
     counted = [(one.annotation_id, one.updated_at, one.result) for one in desk.ledger.counted(key)]
     return counted, desk.ledger.task_hashes(key)
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        {"id": 10**18, "created_at": CREATED},
+        {"id": 1, "created_at": "1969-12-31T23:59:59Z"},
+        {"id": 7, "created_at": "0001-01-01T00:00:00Z"},
+    ],
+)
+def test_a_project_that_cannot_be_is_refused_with_a_sentence(
+    desk: LearningDesk, project: dict[str, object]
+) -> None:
+    annotation = {"id": 1, "task": 1, "updated_at": CREATED, "result": []}
+    job = desk.send("ANNOTATION_CREATED", project=project, annotation=annotation)
+    desk.annotate(5)
+
+    desk.event_ledger.work()
+
+    assert desk.event(job).state is EventState.FAILED
+    assert "which cannot be" in (desk.event(job).message or "")
+    assert desk.ledger.projects() == [KEY]

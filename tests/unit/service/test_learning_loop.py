@@ -29,7 +29,7 @@ def trained(desk: LearningDesk, *, version: str | None = None) -> None:
     desk.listen()
     desk.clock.forward(60)
     desk.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
     desk.run_next(version=version)
 
 
@@ -41,7 +41,7 @@ def test_fifty_annotations_in_ten_seconds_make_one_session(desk: LearningDesk) -
             desk.loop.listen()
     for _ in range(8):  # two minutes
         desk.listen()
-        desk.loop.start_sessions()
+        desk.start_sessions()
 
     (session,) = desk.all_sessions()
     assert session.trigger is Trigger.POLICY
@@ -112,7 +112,7 @@ def test_start_training_does_not_wait_for_the_policy(desk: LearningDesk) -> None
     desk.annotate(1)
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     (session,) = desk.all_sessions()
     assert session.trigger is Trigger.START_TRAINING
@@ -123,14 +123,14 @@ def test_requests_while_one_runs_queue_exactly_one_more(desk: LearningDesk) -> N
     desk.annotate(1)
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
     (first,) = desk.all_sessions()
     assert desk.sessions.claim(first.id, owner="trainer", lease_s=600)
 
     for _ in range(3):
         desk.send("START_TRAINING")
         desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     states = [session.state for session in desk.all_sessions()]
     assert sorted(states) == [SessionState.QUEUED, SessionState.RUNNING]
@@ -144,7 +144,7 @@ def test_a_session_in_which_nothing_changed_says_so_and_does_not_run(desk: Learn
         desk.clock.forward(1)
         desk.send("START_TRAINING")
         desk.loop.listen()
-        desk.loop.start_sessions()
+        desk.start_sessions()
 
     first, second, third = desk.all_sessions()
     for session in (second, third):
@@ -162,7 +162,7 @@ def test_a_deleted_annotation_is_a_change(desk: LearningDesk) -> None:
     desk.send("ANNOTATIONS_DELETED", annotations=[{"id": 101}])
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert desk.all_sessions()[-1].state is SessionState.QUEUED
     assert desk.woken[-1] == desk.all_sessions()[-1].id
@@ -174,7 +174,7 @@ def test_another_option_is_a_reason_to_train_again(desk: LearningDesk, root: str
     desk.introduce(label_config(root))
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert desk.all_sessions()[-1].state is SessionState.QUEUED
 
@@ -187,7 +187,7 @@ def test_another_base_network_is_a_reason_to_train_again(desk: LearningDesk) -> 
     )
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert desk.all_sessions()[-1].state is SessionState.QUEUED
 
@@ -201,7 +201,7 @@ def test_people_may_try_again_what_failed_but_the_policy_does_not(
     desk.listen()
     desk.clock.forward(60)
     desk.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
     desk.run_next(state)
     desk.clock.forward(3600)
     desk.listen()
@@ -209,7 +209,7 @@ def test_people_may_try_again_what_failed_but_the_policy_does_not(
 
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert desk.woken[-1] == desk.all_sessions()[-1].id
     assert len(desk.all_sessions()) == 2
@@ -218,7 +218,7 @@ def test_people_may_try_again_what_failed_but_the_policy_does_not(
 def test_nothing_annotated_is_said_and_not_trained(desk: LearningDesk) -> None:
     job = desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     (session,) = desk.all_sessions()
     assert desk.event(job).session == session.id
@@ -231,7 +231,7 @@ def test_what_events_did_not_tell_is_read_before_a_session_starts(desk: Learning
     desk.label_studio.save(1, 5)  # its event is lost
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert [one.task_id for one in desk.ledger.counted(KEY)] == [5]
     assert len(desk.woken) == 1
@@ -242,7 +242,7 @@ def test_without_credentials_it_trains_on_what_events_told(desk: LearningDesk) -
     desk.annotate(1)
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert len(desk.woken) == 1
 
@@ -252,12 +252,12 @@ def test_a_lost_wake_up_is_repeated_but_not_all_the_time(desk: LearningDesk) -> 
     desk.send("START_TRAINING")
     desk.loop.listen()
     for _ in range(10):
-        desk.loop.start_sessions()
+        desk.start_sessions()
         desk.clock.forward(1)
     assert len(desk.woken) == 1
 
     desk.clock.forward(60)
-    desk.loop.start_sessions()
+    desk.start_sessions()
     assert len(desk.woken) == 2
 
 
@@ -265,14 +265,14 @@ def test_a_session_that_lost_its_trainer_is_taken_up_again(desk: LearningDesk) -
     desk.annotate(1)
     desk.send("START_TRAINING")
     desk.loop.listen()
-    desk.loop.start_sessions()
+    desk.start_sessions()
     (session,) = desk.all_sessions()
     assert desk.sessions.claim(session.id, owner="killed", lease_s=30)
-    desk.loop.start_sessions()
+    desk.start_sessions()
     assert desk.woken == [session.id]
 
     desk.clock.forward(31)
-    desk.loop.start_sessions()
+    desk.start_sessions()
 
     assert desk.woken == [session.id, session.id]
 
@@ -298,6 +298,7 @@ def test_two_trainers_make_one_session_of_the_same_annotations(
         desk.clock.forward(15)
         loop.listen()
         loop.start_sessions()
+        loop.look_for_sessions()
 
     assert len(desk.all_sessions()) == 1
 

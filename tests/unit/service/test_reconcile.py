@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.service.reconcile import FULL_EVERY_S
+from ml_backend.service.reconcile import DOUBT_S, FULL_EVERY_S
 from ml_backend.store.annotations import Reconciled
 from tests.unit.service.learning_desk import KEY, LearningDesk, open_desk
 
@@ -74,8 +74,43 @@ def test_a_task_that_is_gone_shows_in_the_number_of_annotations(desk: LearningDe
     desk.label_studio.delete_task(2)
 
     look(desk)
+    first = list(desk.label_studio.asked)
+    is_due = [desk.reconciler.is_due(KEY)]
+    desk.clock.forward(DOUBT_S)
+    is_due.append(desk.reconciler.is_due(KEY))
+    look(desk)
 
+    assert first == ["changed"]  # its event may be on the way
+    assert is_due == [False, True]
     assert desk.label_studio.asked[:2] == ["changed", "all"]
+    assert is_equal(desk)
+
+
+def test_a_number_that_is_right_again_at_the_second_look_leads_to_no_whole_reading(
+    desk: LearningDesk,
+) -> None:
+    look(desk)
+    for task_id in (2, 3):
+        desk.label_studio.delete_task(task_id)
+        look(desk)
+        desk.send("TASKS_DELETED", tasks=[{"id": task_id}])
+        desk.event_ledger.work()
+        look(desk)
+        assert desk.label_studio.asked == ["changed"]
+
+
+def test_while_events_wait_a_different_number_says_nothing(desk: LearningDesk) -> None:
+    look(desk)
+    desk.label_studio.delete_task(2)
+    desk.send("TASKS_DELETED", tasks=[{"id": 2}])
+    for _ in range(3):
+        look(desk)
+        assert desk.label_studio.asked == ["changed"]
+
+    desk.event_ledger.work()
+    look(desk)
+
+    assert desk.label_studio.asked == ["changed"]
     assert is_equal(desk)
 
 
@@ -87,9 +122,12 @@ def test_numbers_that_never_agree_do_not_lead_to_whole_readings_for_ever(
     assert hidden
 
     look(desk)
-    look(desk)
+    for task_id in (1, 2, 3):
+        desk.annotate(task_id, "more", annotation_id=200 + task_id)
+        desk.event_ledger.work()
+        look(desk)
 
-    assert desk.label_studio.asked == ["changed"]
+        assert desk.label_studio.asked == ["changed", f"task {task_id}"]
 
 
 def test_everything_is_read_again_now_and_then(desk: LearningDesk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ class Watched:
     network: nn.Module | None = None  # None = as the component's file says
     points: list[EpochPoint] = field(default_factory=list)
     steps: list[Progress] = field(default_factory=list)
+    on_step: Callable[[Progress], None] = lambda _: None  # is told as well
 
     def run(
         self,
@@ -96,11 +98,12 @@ class Watched:
         *,
         parameters: TrainingParameters = SHORT,
         should_stop: Callable[[], bool] = lambda: False,
-        score: Callable[[Path], tuple[float, float, float]] | None = None,
+        score: Callable[[Path, float | None], tuple[float, float, float]] | None = None,
         diameter: float = 20.0,
         per_image_scale: bool = False,
         options: SegmentationOptions = SegmentationOptions(),  # noqa: B008
         precision: str | None = "float32",
+        clock: Callable[[], float] = time.monotonic,
     ) -> FineTuned:
         """Fine-tune in `folder`."""
         return fine_tune(
@@ -115,11 +118,16 @@ class Watched:
             folder=self.folder,
             device=CPU,
             on_epoch=self.points.append,
-            on_step=self.steps.append,
+            on_step=self._on_step,
             should_stop=should_stop,
             score=score,
             precision=precision,
+            clock=clock,
         )
+
+    def _on_step(self, progress: Progress) -> None:
+        self.steps.append(progress)
+        self.on_step(progress)
 
 
 class StopsAfter:

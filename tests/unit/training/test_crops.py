@@ -180,3 +180,44 @@ def test_colour_and_gray_are_told_to_the_network_as_in_serving(tmp_path: Path) -
     prepared = prepare(annotated(2, colour, image.labels), how(tmp_path / "c", diameter=22.0))
     assert prepared is not None
     assert prepared.image.shape[2] == 3
+
+
+def test_a_region_that_vanishes_at_the_networks_scale_is_left_out(tmp_path: Path) -> None:
+    image = discs(1, diameter=88.0, edge=240, count=4)
+    finished = np.zeros((240, 240), bool)
+    finished[0, 0] = True
+    empty = replace(image, finished=finished, labels=image.labels * 0)
+    assert prepare(empty, how(tmp_path, diameter=88.0)) is None
+    finished[:40, :40] = True
+    usable = prepare(empty, how(tmp_path, diameter=88.0))
+    assert usable is not None
+    random_crop(np.random.default_rng(0), usable, RECIPE)
+
+
+@pytest.mark.parametrize(("width", "is_used"), [(32766, True), (32767, False), (40_000, False)])
+def test_crops_are_cut_from_images_as_long_as_opencv_can(
+    tmp_path: Path, width: int, is_used: bool
+) -> None:
+    labels = np.zeros((2, width), np.int32)
+    labels[:, -20:] = 1
+    pixels = (50 + 100 * (labels > 0)).astype(np.uint8)[..., None]
+    pixels[:, ::7] += 40  # the percentiles of a line that is all one value are the same
+    prepared = prepare(annotated(1, pixels, labels), how(tmp_path, diameter=22.0))
+    assert (prepared is not None) is is_used
+    if prepared is not None:
+        random_crop(np.random.default_rng(0), prepared, RECIPE)
+
+
+@pytest.mark.parametrize("size", [0, 60, 1000])
+def test_files_that_a_power_loss_cut_short_are_made_again(tmp_path: Path, size: int) -> None:
+    image = discs(1)
+    whole = prepare(image, how(tmp_path))
+    assert whole is not None
+    before = np.array(whole.target)
+    del whole
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:size])
+    again = prepare(image, how(tmp_path))
+    assert again is not None
+    np.testing.assert_array_equal(again.target, before)
+    assert all(path.stat().st_size > 10_000 for path in tmp_path.iterdir())

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Picture
 
 from ml_backend.domain import FetchedFile, Image, LabelImage, LabelStudioAccess, ProjectKey
-from ml_backend.errors import ImageFetchError
+from ml_backend.errors import ImageFetchError, TrainingError
 from ml_backend.learning import (
     Annotation,
     LabelledTask,
@@ -25,7 +25,9 @@ from ml_backend.learning import (
 from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.database import Database
 from ml_backend.store.splits import Splits
+from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset, DatasetBuilder
+from ml_backend.training.session_limits import SessionLimits
 from tests.annotations_of import rectangle, regions_of, squares, target_of
 from tests.label_images import renumber
 from tests.shared_data import SHARED, needs_data
@@ -255,6 +257,108 @@ def test_what_cannot_be_fetched_or_read_is_named_and_the_rest_goes_on(world: Wor
     assert "Task 1 is left out" in said
     assert "404" in said
     assert "Annotation 20 of task 2 is left out" in said
+
+
+def test_a_task_whose_image_cannot_be_fetched_is_news_to_the_next_session(world: World) -> None:
+    for task_id in range(1, 6):
+        world.annotate(task_id, squares((5, 5)))
+    del world.images.pixels["image-2.png"]
+
+    manifest = world.build().manifest
+
+    assert sorted(manifest["task_hashes"]) == ["1", "3", "4", "5"]
+    assert manifest["not_fetched"] == {"2": world.ledger.task_hashes(PROJECT)[2]}
+
+
+@pytest.mark.parametrize(("missing", "goes_on"), [(2, True), (3, False), (10, False)])
+def test_a_server_that_is_away_spoils_no_session(world: World, missing: int, goes_on: bool) -> None:
+    for task_id in range(1, 11):
+        world.annotate(task_id, squares((5, 5)))
+    for task_id in range(1, missing + 1):
+        del world.images.pixels[f"image-{task_id}.png"]
+
+    if goes_on:
+        assert len(tasks_of(world.build())) == 10 - missing
+        return
+    with pytest.raises(TrainingError, match=r"3 of the images of 10 tasks.*resume"):
+        world.build()
+    assert world.images.fetched == [1, 2, 3]  # it is not waited for each of them
+    assert world.splits.sides(PROJECT) == {}
+
+
+def test_of_very_many_tasks_those_annotated_last_count(world: World) -> None:
+    for task_id in range(1, 21):
+        world.annotate(task_id, squares((5, 5)), updated_at=1000.0 - task_id)
+
+    dataset = world.build(limits=SessionLimits(training=6, hold_out=1))
+
+    assert world.images.fetched == [1, 2, 3, 4, 5, 6, 7]
+    assert len(dataset.training) == 6
+    assert len(dataset.hold_out) == 1
+    assert "Of the 20 annotated tasks the 7 annotated last" in dataset.report["remarks"][0]
+    # those that are too old are no news to the next session
+    assert len(dataset.manifest["task_hashes"]) == 20
+
+
+def test_each_side_takes_so_many_tasks_and_no_more(world: World) -> None:
+    for task_id in range(1, 11):
+        world.annotate(task_id, squares((5, 5)), updated_at=1000.0 - task_id)
+    every = world.build()
+    held_out = sorted(image.task_id for image in every.hold_out)
+
+    dataset = world.build(limits=SessionLimits(training=10, hold_out=1))
+
+    assert len(held_out) == 2
+    assert [image.task_id for image in dataset.hold_out] == held_out[:1]
+    assert len(dataset.training) == 8
+    assert "Of the 2 tasks that are held out the 1 annotated last" in dataset.report["remarks"][0]
+
+
+def test_images_are_put_away_one_by_one(world: World) -> None:
+    for task_id in range(1, 4):
+        world.annotate(task_id, squares((5, 5)))
+    events: list[str] = []
+
+    def keep(image: AnnotatedImage) -> AnnotatedImage:
+        events.append(f"kept {image.task_id}")
+        return replace(image, notes=("put away",))
+
+    dataset = world.build(keep=keep, on_task=lambda done, _: events.append(f"began {done + 1}"))
+
+    assert events == ["began 1", "kept 1", "began 2", "kept 2", "began 3", "kept 3"]
+    assert all(image.notes == ("put away",) for image in dataset.training)
+
+
+@pytest.mark.parametrize("why", ["cut by the region", "covered by another label"])
+def test_an_annotation_that_says_nothing_of_any_pixel_is_left_out(world: World, why: str) -> None:
+    world.annotate(1, squares((5, 5)))
+    if why == "cut by the region":
+        world.annotate(2, squares((20, 20), size=40), more=[rectangle(30, 30, 10, 10, "Done")])
+    else:
+        debris = regions_of(squares((0, 0), size=100))
+        for region in debris:
+            region["value"]["polygonlabels"] = ["Debris"]
+        world.annotate(2, None, more=debris)
+
+    dataset = world.build(LearningOptions(roi_label="Done"))
+
+    assert tasks_of(dataset) == [1]
+    assert "Annotation 20 of task 2 is left out" in dataset.report["left_out"][0]
+    assert "no pixel" in dataset.report["left_out"][0]
+
+
+@pytest.mark.parametrize(("width", "is_used"), [(32766, True), (32767, False), (40_000, False)])
+def test_an_image_too_long_to_cut_crops_from_is_left_out(
+    world: World, width: int, is_used: bool
+) -> None:
+    labels = np.zeros((2, width), np.int32)
+    world.annotate(1, None, pixels=np.zeros((*labels.shape, 1), np.uint8))
+
+    dataset = world.build()
+
+    assert tasks_of(dataset) == ([1] if is_used else [])
+    if not is_used:
+        assert f"{width} x 2 pixels" in dataset.report["left_out"][0]
 
 
 def test_what_is_not_finished_does_not_count(world: World) -> None:

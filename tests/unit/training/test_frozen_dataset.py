@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from ml_backend.domain import Component, Image
+from ml_backend.errors import TrainingError
 from ml_backend.learning import Side
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset
-from ml_backend.training.frozen_dataset import INDEX, FrozenDataset
+from ml_backend.training.frozen_dataset import INDEX, FrozenDataset, Keep
 
 START = Component(
     name="nuclei-1", architecture="residual-unet", sha256="ab" * 32, path="/w", licence="CC0-1.0"
@@ -40,10 +41,17 @@ def image(task: int, side: Side, *, is_partial: bool = False) -> AnnotatedImage:
     )
 
 
-def dataset() -> Dataset:
+def keep_nothing(image: AnnotatedImage) -> AnnotatedImage:
+    return image
+
+
+def dataset(keep: Keep = keep_nothing) -> Dataset:
     return Dataset(
-        training=[image(1, Side.TRAINING), image(2, Side.TRAINING, is_partial=True)],
-        hold_out=[image(3, Side.HOLD_OUT)],
+        training=[
+            keep(image(1, Side.TRAINING)),
+            keep(image(2, Side.TRAINING, is_partial=True)),
+        ],
+        hold_out=[keep(image(3, Side.HOLD_OUT))],
         manifest={"task_hashes": {"1": "a"}, "images": []},
         report={"left_out": ["Task 4: gone."]},
         diameter=12.5,
@@ -51,7 +59,7 @@ def dataset() -> Dataset:
     )
 
 
-def never() -> Dataset:
+def never(_: Keep) -> Dataset:
     raise AssertionError("the dataset was built a second time")
 
 
@@ -105,7 +113,7 @@ def test_a_disk_that_is_full_leaves_nothing_half(tmp_path: Path) -> None:
     broken = replace(dataset(), report={"number": float("nan")})  # fails after the arrays
 
     with pytest.raises(ValueError, match="JSON"):
-        frozen.load_or(lambda: broken, START)
+        frozen.load_or(lambda _: broken, START)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -118,3 +126,51 @@ def test_an_index_that_cannot_be_read_is_made_again(tmp_path: Path, text: str) -
 
     assert len(frozen.load_or(dataset, START).training) == 2
     assert frozen.start() == START
+
+
+def test_what_teaches_nothing_is_told_and_not_settled(tmp_path: Path) -> None:
+    frozen = FrozenDataset(tmp_path / "dataset")
+    told: list[Dataset] = []
+    with pytest.raises(TrainingError, match="outlined object"):
+        frozen.load_or(lambda _: replace(dataset(), training=[]), START, tell=told.append)
+
+    assert [one.report for one in told] == [dataset().report]
+    assert frozen.start() is None
+    assert len(frozen.load_or(dataset, START, tell=told.append).training) == 2  # resumed
+    assert len(told) == 2
+    frozen.load_or(never, START, tell=told.append)
+    assert len(told) == 2
+
+
+def test_an_image_that_is_put_away_takes_no_memory_and_no_open_file(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kept: list[AnnotatedImage] = []
+
+    def build(keep: Keep) -> Dataset:
+        built = dataset(keep)
+        kept.extend([*built.training, *built.hold_out])
+        return built
+
+    frozen = FrozenDataset(tmp_path / "dataset")
+    first = frozen.load_or(build, START)
+    again = frozen.load_or(never, START)
+
+    for one in (first, again):
+        for mapped in (*kept, *one.training, *one.hold_out):
+            assert_same(mapped, image(mapped.task_id, mapped.side, is_partial=mapped.task_id == 2))
+            arrays = (mapped.image.pixels, mapped.labels, mapped.finished)
+            assert not any(array.flags.owndata for array in arrays if array is not None)
+            assert not any(array.flags.writeable for array in arrays if array is not None)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_image_that_is_left_out_after_all_leaves_no_file(tmp_path: Path) -> None:
+    def build(keep: Keep) -> Dataset:
+        keep(image(9, Side.TRAINING))
+        return dataset(keep)
+
+    FrozenDataset(tmp_path / "dataset").load_or(build, START)
+
+    names = {path.name for path in (tmp_path / "dataset").iterdir()}
+    assert {name.partition("-")[0] for name in names} == {"1", "2", "3", INDEX}
+    assert len(names) == 8

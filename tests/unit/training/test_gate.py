@@ -17,14 +17,20 @@ from ml_backend.training.scoring import ImageScore
 
 unit = st.floats(0, 1)
 triples = st.tuples(unit, unit, unit).map(lambda three: tuple(sorted(three, reverse=True)))
-tables = st.lists(st.tuples(triples, triples, triples), max_size=9)
+# of images: their objects, then what three networks score there
+tables = st.lists(st.tuples(st.sampled_from([0, 40]), triples, triples, triples), max_size=9)
+Row = tuple[int, tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 near_zero = st.tuples(*[st.floats(0, 0.049)] * 3)
 
 
 def scores(
-    values: Sequence[float | Sequence[float]], *, objects: int = 40, accepted: bool = False
+    values: Sequence[float | Sequence[float]],
+    *,
+    objects: int | Sequence[int] = 40,
+    accepted: bool = False,
 ) -> list[ImageScore]:
     """Return the scores of images, each given as its AP or its three APs."""
+    counts = [objects] * len(values) if isinstance(objects, int) else objects
     return [
         ImageScore(
             task_id=number,
@@ -32,8 +38,8 @@ def scores(
             ap50=three[0],
             ap75=three[1],
             ap90=three[2],
-            objects=objects,
-            found=objects,
+            objects=counts[number],
+            found=counts[number],
             accepted=accepted,
         )
         for number, value in enumerate(values)
@@ -47,7 +53,7 @@ def verdict(
     base: Sequence[float] | None = None,
     *,
     promotion: Promotion = Promotion.AUTO,
-    objects: int = 40,
+    objects: int | Sequence[int] = 40,
 ) -> Verdict:
     return judge(
         scores(candidate, objects=objects),
@@ -55,6 +61,12 @@ def verdict(
         scores(active if base is None else base, objects=objects),
         promotion,
     )
+
+
+def networks_of(table: Sequence[Row]) -> list[list[ImageScore]]:
+    """Return the scores of three networks on the same images."""
+    objects = [row[0] for row in table]
+    return [scores([row[index] for row in table], objects=objects) for index in (1, 2, 3)]
 
 
 def test_a_clear_rise_is_promoted_with_the_numbers() -> None:
@@ -115,26 +127,66 @@ def test_few_images_take_thirty_objects_and_a_larger_rise(
 
 
 @pytest.mark.parametrize("promotion", list(Promotion))
-@given(candidate=st.lists(near_zero, max_size=8), other=near_zero)
+@given(candidate=st.lists(near_zero, max_size=8), other=near_zero, empty=st.integers(0, 30))
 @settings(max_examples=30, deadline=None)
 def test_one_that_finds_next_to_nothing_is_never_promoted_also_where_the_base_finds_nothing(
-    promotion: Promotion, candidate: list[tuple[float, ...]], other: tuple[float, ...]
+    promotion: Promotion,
+    candidate: list[tuple[float, ...]],
+    other: tuple[float, ...],
+    empty: int,
 ) -> None:
     assume(candidate)
-    nothing = scores([(0.0, 0.0, 0.0)] * len(candidate))
+    objects = [0] * empty + [40] * len(candidate)
+    right = [1.0] * empty  # where there is nothing, and it finds nothing
+    finds_nothing = scores([*right, *candidate], objects=objects)
 
-    assert not judge(scores(candidate), nothing, nothing, promotion).promote
-    low = scores([other] * len(candidate))
-    assert not judge(scores(candidate), low, low, promotion).promote
+    for served in ([0.0] * empty, right):
+        nothing = scores([*served, *[0.0] * len(candidate)], objects=objects)
+        assert not judge(finds_nothing, nothing, nothing, promotion).promote
+        low = scores([*served, *[other] * len(candidate)], objects=objects)
+        assert not judge(finds_nothing, low, low, promotion).promote
+
+
+def test_one_that_finds_nothing_is_not_better_for_the_images_without_objects() -> None:
+    said = verdict([1.0] * 8 + [0.0] * 2, [0.0] * 8 + [0.4] * 2, objects=[0] * 8 + [40] * 2)
+
+    assert said.numbers["rise"] > 0.5
+    assert said.numbers["ap50_where_objects_are"] == 0
+    assert not said.promote
+    assert "finds next to nothing" in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("promotion", "promoted"), [(Promotion.AUTO, False), (Promotion.ALWAYS, True)]
+)
+def test_images_without_objects_alone_cannot_tell_what_a_network_finds(
+    promotion: Promotion, promoted: bool
+) -> None:
+    said = verdict([1.0] * 6, [0.5] * 6, objects=0, promotion=promotion)
+
+    assert said.promote is promoted
+    assert "no held-out image has objects" in said.sentence
+    assert said.numbers["ap50_where_objects_are"] is None
+
+
+def test_of_several_annotations_those_with_objects_tell_what_is_found() -> None:
+    empty, outlined = scores([1.0, 0.0], objects=[0, 40])
+    candidate = [empty, replace(outlined, task_id=empty.task_id)]
+    low = [replace(one, ap50=0.0, ap75=0.0, ap90=0.0) for one in candidate]
+
+    said = judge(candidate, low, low, Promotion.ALWAYS)
+
+    assert said.numbers["ap50_where_objects_are"] == 0
+    assert not said.promote
 
 
 @given(table=tables, image=st.integers(0, 8), raised=triples)
 @settings(max_examples=60, deadline=None)
 def test_a_candidate_that_does_better_on_an_image_is_not_refused_for_it(
-    table: list[tuple[tuple[float, ...], ...]], image: int, raised: tuple[float, ...]
+    table: list[Row], image: int, raised: tuple[float, ...]
 ) -> None:
     assume(image < len(table))
-    candidate, active, base = (scores([row[index] for row in table]) for index in range(3))
+    candidate, active, base = networks_of(table)
     better = list(candidate)
     one = better[image]
     better[image] = replace(
@@ -152,18 +204,19 @@ def test_a_candidate_that_does_better_on_an_image_is_not_refused_for_it(
 
 @given(table=tables, promotion=st.sampled_from(Promotion))
 @settings(max_examples=60, deadline=None)
-def test_what_is_promoted_keeps_every_rule(
-    table: list[tuple[tuple[float, ...], ...]], promotion: Promotion
-) -> None:
-    said = judge(*(scores([row[index] for row in table]) for index in range(3)), promotion)
+def test_what_is_promoted_keeps_every_rule(table: list[Row], promotion: Promotion) -> None:
+    candidate, active, base = networks_of(table)
+    said = judge(candidate, active, base, promotion)
 
     assert said.sentence.endswith(".")
     json.dumps(dict(said.numbers), allow_nan=False)
     if promotion is Promotion.NEVER:
         assert not said.promote
-    if said.promote and table:
-        assert said.numbers["candidate"]["ap50"] >= LEAST_PRECISION
+    found = [row[1][0] for row in table if row[0]]
+    if said.promote and found:
+        assert np.mean(found) >= LEAST_PRECISION - 1e-8
     if said.promote and promotion is Promotion.AUTO:
+        assert found
         few = len(table) < 5
         assert said.numbers["rise"] >= (0.05 if few else 0.01) - 1e-8
         assert said.numbers["rise_over_base"] >= -1e-8

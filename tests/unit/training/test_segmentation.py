@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from ml_backend.engines.catalogue import RESIDUAL_UNET
 from ml_backend.engines.networks import load_network
 from ml_backend.errors import TrainingError
 from ml_backend.training.training_checkpoint import read_checkpoint_state
+from tests.fakes import ManualClock
 
 IMAGES = [discs(1), discs(2)]
 HELD_OUT = [discs(3)]
@@ -135,7 +137,7 @@ def test_stopping_while_images_are_prepared_again_keeps_the_best_weights(
 def test_the_best_weights_are_those_with_the_best_score(watched: Watched) -> None:
     seen: list[bytes] = []
 
-    def score(weights: Path) -> tuple[float, float, float]:
+    def score(weights: Path, _: float | None) -> tuple[float, float, float]:
         seen.append(weights.read_bytes())
         return (0.1, 0.1, 0.1) if len(seen) != 2 else (0.9, 0.8, 0.7)
 
@@ -149,7 +151,7 @@ def test_a_score_that_does_not_rise_ends_it_early(watched: Watched) -> None:
     scores = iter([0.5, 0.4, 0.3, 0.2])
     parameters = replace(SHORT, n_epochs=20, patience=2)
     tuned = watched.run(
-        IMAGES, HELD_OUT, parameters=parameters, score=lambda _: (next(scores),) * 3
+        IMAGES, HELD_OUT, parameters=parameters, score=lambda *_: (next(scores),) * 3
     )
     assert tuned.early
     assert tuned.epochs == 3
@@ -157,7 +159,7 @@ def test_a_score_that_does_not_rise_ends_it_early(watched: Watched) -> None:
 
 def test_scores_are_taken_at_their_interval_and_at_the_end(watched: Watched) -> None:
     parameters = replace(SHORT, n_epochs=5, validation_interval=2)
-    watched.run(IMAGES, HELD_OUT, parameters=parameters, score=lambda _: (0.1, 0.1, 0.1))
+    watched.run(IMAGES, HELD_OUT, parameters=parameters, score=lambda *_: (0.1, 0.1, 0.1))
     assert [p.epoch for p in watched.points if p.precision is not None] == [2, 4, 5]
 
 
@@ -167,6 +169,59 @@ def test_a_budget_that_is_used_up_ends_it_with_weights(watched: Watched) -> None
     assert tuned.steps == 1
     assert not tuned.stopped
     assert tuned.weights.is_file()
+
+
+def test_preparing_images_and_scoring_do_not_use_the_budget_up(watched: Watched) -> None:
+    clock = ManualClock()
+    hour = 3600.0
+
+    def score(_: Path, __: float | None) -> tuple[float, float, float]:
+        clock.forward(hour)
+        return (0.5, 0.5, 0.5)
+
+    watched.on_step = lambda progress: clock.forward(
+        {"preparing": hour, "training": 10.0}.get(progress.phase, 0.0)
+    )
+    parameters = replace(SHORT, max_minutes=1.5)
+    tuned = watched.run(IMAGES, HELD_OUT, parameters=parameters, score=score, clock=clock)
+    assert tuned.steps == 6  # of 10 s
+    assert watched.points[-1].seconds == pytest.approx(60.0, abs=15)
+
+
+def test_the_time_left_counts_scoring_but_not_what_images_took_to_prepare(
+    watched: Watched,
+) -> None:
+    clock = ManualClock()
+
+    def score(_: Path, __: float | None) -> tuple[float, float, float]:
+        clock.forward(20.0)
+        return (0.5, 0.5, 0.5)
+
+    watched.on_step = lambda progress: clock.forward(
+        {"preparing": 3600.0, "training": 10.0}.get(progress.phase, 0.0)
+    )
+    watched.run(IMAGES, HELD_OUT, score=score, clock=clock)
+    told = [one for one in watched.steps if one.phase == "training"]
+    assert told[2].step == 3
+    # two steps of 10 s and a score of 20 s are over; three more steps are to come
+    assert told[2].eta_s == pytest.approx(40.0 / 3 * 3)
+
+
+def test_a_resumed_training_has_what_is_left_of_its_budget(watched: Watched) -> None:
+    clock = ManualClock()
+    watched.on_step = lambda progress: clock.forward(10.0 if progress.phase == "training" else 0.0)
+    parameters = replace(SHORT, n_epochs=20, max_minutes=1.0)
+    watched.run(
+        IMAGES,
+        HELD_OUT,
+        parameters=parameters,
+        clock=clock,
+        should_stop=StopsAfter(watched, 4),
+    )
+    clock.forward(3600.0)
+    tuned = watched.run(IMAGES, HELD_OUT, parameters=parameters, clock=clock)
+    assert not tuned.stopped
+    assert 6 <= tuned.steps <= 8  # of 10 s
 
 
 def test_images_with_too_few_objects_are_left_out_but_empty_ones_are_not(
@@ -206,6 +261,29 @@ def test_the_measured_diameter_is_for_prediction_too(watched: Watched) -> None:
 
 def test_images_of_different_scales_leave_the_diameter_to_prediction(watched: Watched) -> None:
     assert watched.run(IMAGES, per_image_scale=True).diameter is None
+
+
+@pytest.mark.parametrize(
+    ("given", "served_at"),
+    [
+        ({}, 20.0),
+        ({"per_image_scale": True}, None),
+        ({"parameters": replace(SHORT, rescale=False)}, 22.0),
+    ],
+    ids=["measured", "estimated per image", "as images are"],
+)
+def test_weights_in_training_are_scored_at_the_diameter_that_they_are_served_at(
+    watched: Watched, given: dict[str, Any], served_at: float | None
+) -> None:
+    scored_at = []
+
+    def score(_: Path, diameter: float | None) -> tuple[float, float, float]:
+        scored_at.append(diameter)
+        return (0.5, 0.5, 0.5)
+
+    tuned = watched.run(IMAGES, HELD_OUT, score=score, **given)
+    assert scored_at == [pytest.approx(served_at)] * 3
+    assert tuned.diameter == pytest.approx(served_at)
 
 
 def test_without_rescaling_prediction_takes_images_as_they_are(watched: Watched) -> None:

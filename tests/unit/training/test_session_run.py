@@ -14,11 +14,18 @@ import pytest
 
 from ml_backend.domain import Component, Image, ProjectKey
 from ml_backend.engines.catalogue import built_in_networks, resolve_component
-from ml_backend.errors import SessionLost, StoreError
+from ml_backend.errors import (
+    CheckpointInvalid,
+    ModelError,
+    ModelNotFound,
+    SessionLost,
+    StoreError,
+)
 from ml_backend.learning import (
     Activation,
     EpochPoint,
     Lease,
+    Origin,
     Promotion,
     Session,
     SessionState,
@@ -66,10 +73,25 @@ def a_dataset() -> Dataset:
     return Dataset(
         training=[annotated(1, Side.TRAINING), annotated(2, Side.TRAINING, 0)],
         hold_out=[annotated(3, Side.HOLD_OUT)],
-        manifest={"task_hashes": {"1": "a", "2": "b", "3": "c"}},
+        manifest={
+            "task_hashes": {"1": "a", "2": "b", "3": "c"},
+            "base_requested": "nuclei-1 (plane 2)",
+        },
         report={"left_out": ["Task 9: its image could not be downloaded."]},
         diameter=4.0,
         diameter_spread=1.0,
+    )
+
+
+def progress_at(epoch: int, phase: str) -> Progress:
+    return Progress(
+        phase=phase,
+        epoch=epoch,
+        epochs=EPOCHS,
+        step=epoch,
+        steps=EPOCHS,
+        seconds=0.0,
+        eta_s=None,
     )
 
 
@@ -78,6 +100,7 @@ class FakeTraining:
     """Trains by counting epochs in a file, which is its checkpoint."""
 
     fails: Exception | None = None
+    diameter: float | None = 4.0  # that the network is served at; the dataset's is another thing
     during: Callable[[int], None] = lambda epoch: None
     epochs: list[int] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
@@ -91,13 +114,15 @@ class FakeTraining:
         on_epoch: Callable[[EpochPoint], None],
         on_step: Callable[[Progress], None],
         should_stop: Callable[[], bool],
-        score: Callable[[Path], tuple[float, float, float]] | None,
+        score: Callable[[Path, float | None], tuple[float, float, float]] | None,
     ) -> FineTuned:
         self.starts.append(start.name)
         checkpoint = folder / "checkpoint"
         weights = folder / "best.safetensors"
         done = int(checkpoint.read_text()) if checkpoint.exists() else 0
         weights.write_bytes(built_in_networks()[0].path.read_bytes())
+        for _ in dataset.training:
+            on_step(progress_at(done, "preparing"))
         for epoch in range(done + 1, EPOCHS + 1):
             self.during(epoch)
             if self.fails is not None:
@@ -106,18 +131,8 @@ class FakeTraining:
                 return self._result(weights, checkpoint, stopped=True)
             self.epochs.append(epoch)
             checkpoint.write_text(str(epoch))
-            precision = None if score is None else score(weights)
-            on_step(
-                Progress(
-                    phase="training",
-                    epoch=epoch,
-                    epochs=EPOCHS,
-                    step=epoch,
-                    steps=EPOCHS,
-                    seconds=0.0,
-                    eta_s=None,
-                )
-            )
+            precision = None if score is None else score(weights, self.diameter)
+            on_step(progress_at(epoch, "training"))
             on_epoch(
                 EpochPoint(
                     epoch=epoch, step=epoch, loss=1.0, learning_rate=0.1, precision=precision
@@ -133,7 +148,7 @@ class FakeTraining:
             steps=EPOCHS,
             stopped=stopped,
             early=False,
-            diameter=4.0,
+            diameter=self.diameter,
             notes=("The last epoch was the best.",),
         )
 
@@ -158,6 +173,10 @@ class Workplace:
         self.served: list[Component] = []
         self.broken: Callable[[Any], Any] = lambda inner: inner
         self.interruption = Interruption()
+        self.start_another()
+
+    def start_another(self) -> None:
+        """Begin a session of the same project."""
         self.session = self.sessions.request(
             PROJECT,
             controls=["cells", "boxes"],
@@ -285,6 +304,29 @@ def test_a_session_trains_publishes_and_asks_to_be_served(workplace: Workplace) 
     assert workplace.folders() == ["nuclei-1-p3-v1"]
 
 
+def test_a_version_is_served_for_what_its_session_was_asked_for(workplace: Workplace) -> None:
+    workplace.run()
+
+    origin = Origin(version_name="nuclei-1-p3-v1", base_requested="nuclei-1 (plane 2)")
+    assert the_version(workplace).base_requested == "nuclei-1 (plane 2)"
+    assert the_activation(workplace).origins == {"cells": origin, "boxes": origin}
+
+
+def test_weights_that_were_served_before_are_asked_to_be_served_again(
+    workplace: Workplace,
+) -> None:
+    workplace.run()
+    first = the_version(workplace)
+    workplace.sessions.finish(workplace.lease, SessionState.COMPLETED, message="")
+    workplace.start_another()
+
+    workplace.run()
+
+    newest, _ = workplace.versions.history(PROJECT)
+    assert newest.components["cells"].sha256 == first.component.sha256
+    assert newest.origins["cells"].version_name == "nuclei-1-p3-v2"
+
+
 def test_the_records_say_what_was_learned_from_and_how_it_went(workplace: Workplace) -> None:
     workplace.run()
 
@@ -320,6 +362,71 @@ def test_the_gate_compares_with_the_best_of_what_is_served(workplace: Workplace)
     assert workplace.judged == [(3, 2, 1)]
 
 
+@pytest.mark.parametrize("error", [ModelNotFound("It is gone."), CheckpointInvalid("Damaged.")])
+def test_a_served_version_that_cannot_be_loaded_is_left_out_of_the_comparison_and_named(
+    workplace: Workplace, error: ModelError
+) -> None:
+    workplace.served = [
+        replace(workplace.base, name=name, sha256=name) for name in ("gone", "active")
+    ]
+
+    def found(component: Component) -> int:
+        if component.sha256 == "gone":
+            raise error
+        return {"candidate": 3, "active": 2}.get(component.sha256, 1)
+
+    workplace.found = found
+    assert workplace.run().state is SessionState.COMPLETED
+    assert workplace.judged == [(3, 2, 1)]
+    (sentence,) = workplace.now().report["not_compared"]
+    assert sentence.startswith("gone is served now")
+    assert error.message in sentence
+
+
+def test_where_nothing_that_is_served_can_be_loaded_the_base_is_compared(
+    workplace: Workplace,
+) -> None:
+    workplace.served = [replace(workplace.base, name="gone", sha256="gone")]
+
+    def found(component: Component) -> int:
+        if component.sha256 == "gone":
+            raise ModelNotFound("It is gone.")
+        return 3 if component.sha256 == "candidate" else 1
+
+    workplace.found = found
+    assert workplace.run().state is SessionState.COMPLETED
+    assert workplace.judged == [(3, 1, 1)]
+
+
+def test_a_candidate_that_cannot_be_loaded_is_a_failure(workplace: Workplace) -> None:
+    def found(component: Component) -> int:
+        if component.sha256 == "candidate" and len(workplace.training.epochs) == EPOCHS:
+            raise CheckpointInvalid("Damaged.")
+        return 2
+
+    workplace.found = found
+    assert workplace.run().state is SessionState.FAILED
+
+
+@pytest.mark.parametrize("diameter", [None, 22.0])
+def test_weights_in_training_are_scored_as_they_will_be_served(
+    workplace: Workplace, diameter: float | None
+) -> None:
+    scored_at = []
+
+    def found(component: Component) -> int:
+        if component.sha256 == "candidate":
+            scored_at.append(component.diameter)
+        return 2
+
+    workplace.found = found
+    workplace.training.diameter = diameter
+    workplace.run()
+
+    assert scored_at == [diameter] * (EPOCHS + 1)
+    assert the_version(workplace).component.diameter == diameter
+
+
 def test_without_anything_else_served_the_base_is_what_is_served(workplace: Workplace) -> None:
     workplace.served = [workplace.base]
     workplace.found = lambda component: 3 if component.sha256 == "candidate" else 1
@@ -352,6 +459,29 @@ class Breaking:
             raise self._error
 
         return break_off
+
+
+class Counting:
+    """Passes everything on to something else, and counts the calls of one method."""
+
+    def __init__(self, inner: object, method: str, calls: list[str]) -> None:
+        self._inner, self._method, self._calls = inner, method, calls
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            self._calls.append(name)
+        return getattr(self._inner, name)
+
+
+def test_each_image_that_is_prepared_for_training_gets_the_session_further(
+    workplace: Workplace,
+) -> None:
+    calls: list[str] = []
+    workplace.broken = lambda inner: Counting(inner, "part", calls)
+
+    workplace.run()
+
+    assert len(calls) == len(a_dataset().training)
 
 
 MOMENTS = (

@@ -125,6 +125,7 @@ def _versions() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("metrics", sa.LargeBinary, nullable=False),
         sa.Column("message", sa.Text),
+        sa.Column("base_requested", sa.Text),
     )
     op.create_table(
         "version_numbers",
@@ -148,10 +149,12 @@ def _activations() -> None:
         sa.Column("release", sa.Text),
         sa.Column("components", sa.LargeBinary, nullable=False),
         sa.Column("removed", sa.LargeBinary, nullable=False),
+        sa.Column("origins", sa.LargeBinary, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("message", sa.Text),
         sa.Column("owner", sa.Text),
         sa.Column("lease_until", sa.Double, nullable=False),
+        sa.Column("attempts", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("finished_at", sa.Double),
         sa.Column("served", sa.LargeBinary),
