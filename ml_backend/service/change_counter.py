@@ -19,6 +19,9 @@ from ml_backend.store.sessions import Sessions
 TASK_HASHES = "task_hashes"
 """The key of a session's manifest: what it learned from."""
 
+NOT_FETCHED = "not_fetched"
+"""The key of a session's manifest: tasks whose image could not be had, with their hashes."""
+
 _COUNTS_KEPT = 256  # two numbers each
 _MANIFESTS_KEPT = 4  # tens of megabytes each at the most
 
@@ -87,7 +90,13 @@ class ChangeCounter:
     ) -> Mapping[str, str] | None:
         """Return the hashes that a session learned from; it may have been resumed and end again."""
         session = self._sessions.get(session_id)
-        return None if session is None else learned_by(session)
+        learned = None if session is None else learned_by(session)
+        if session is None or learned is None:
+            return None
+        # An image that is gone for good must not start a session after every pause; a person who
+        # asks for a training has it tried again (`learned_by`).
+        missing = session.manifest.get(NOT_FETCHED)
+        return {**learned, **missing} if isinstance(missing, Mapping) else learned
 
 
 def learned_by(session: Session) -> Mapping[str, str] | None:
