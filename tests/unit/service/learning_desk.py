@@ -203,14 +203,20 @@ class LearningDesk:
         self.loop.start_sessions()
 
     def run_next(
-        self, state: SessionState = SessionState.COMPLETED, *, version: str | None = None
+        self,
+        state: SessionState = SessionState.COMPLETED,
+        *,
+        version: str | None = None,
+        not_fetched: frozenset[int] = frozenset(),
     ) -> Session:
         """Be the trainer of the session that was woken last; return it as it ended."""
         lease = self.sessions.claim(self.woken[-1], owner="trainer", lease_s=600)
         assert lease is not None
+        hashes = self.ledger.task_hashes(KEY)
+        missing = {task: hashes.pop(task) for task in not_fetched}
         self.sessions.note(
             lease,
-            manifest={"task_hashes": self.ledger.task_hashes(KEY), "subject": self.subject()},
+            manifest={"task_hashes": hashes, "not_fetched": missing, "subject": self.subject()},
         )
         if version is not None:
             self.versions.add(_version(version, self.woken[-1], self.clock()))

@@ -22,7 +22,12 @@ def desk(tmp_path: Path) -> Iterator[LearningDesk]:
     desk.database.close()
 
 
-def trained(desk: LearningDesk, *, version: str | None = None) -> None:
+def trained(
+    desk: LearningDesk,
+    *,
+    version: str | None = None,
+    not_fetched: frozenset[int] = frozenset(),
+) -> None:
     """Annotate ten tasks and let the policy train on them."""
     for task_id in range(1, 11):
         desk.annotate(task_id)
@@ -30,7 +35,7 @@ def trained(desk: LearningDesk, *, version: str | None = None) -> None:
     desk.clock.forward(60)
     desk.listen()
     desk.start_sessions()
-    desk.run_next(version=version)
+    desk.run_next(version=version, not_fetched=not_fetched)
 
 
 def test_fifty_annotations_in_ten_seconds_make_one_session(desk: LearningDesk) -> None:
@@ -154,6 +159,23 @@ def test_a_session_in_which_nothing_changed_says_so_and_does_not_run(desk: Learn
         assert "nuclei-1-p1-v1" in session.message
         assert session.version is None
     assert desk.woken == woken
+
+
+def test_images_that_are_gone_start_no_training_by_themselves_but_a_person_does(
+    desk: LearningDesk,
+) -> None:
+    trained(desk, not_fetched=frozenset(range(1, 11)))
+    for _ in range(60):  # a quarter of an hour: far beyond the pause
+        desk.listen()
+        desk.start_sessions()
+    assert len(desk.all_sessions()) == 1
+
+    desk.send("START_TRAINING")
+    desk.loop.listen()
+    desk.start_sessions()
+
+    assert desk.all_sessions()[-1].state is SessionState.QUEUED
+    assert desk.woken[-1] == desk.all_sessions()[-1].id
 
 
 def test_a_deleted_annotation_is_a_change(desk: LearningDesk) -> None:
