@@ -38,7 +38,7 @@ test: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed lint ## every tes
 	$(PYTEST) $(TESTS) -m "$(NOT_EVERYWHERE)"
 
 test-quick: lint ## style, types, floors, unit, contract and HTTP tests
-	$(PYTEST) -n auto tests/unit tests/contracts tests/http -m "$(NOT_EVERYWHERE)"
+	$(PYTEST) -n auto tests/unit tests/contracts tests/http -m "$(NOT_EVERYWHERE) and not unhurried"
 
 test-long: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed ## the tests that take minutes
 	@tools/test_programs.sh

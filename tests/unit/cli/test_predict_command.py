@@ -13,6 +13,8 @@ from ml_backend.cli import app
 from ml_backend.imaging.samples import fluorescent_nuclei
 from tests.terminal import Terminal
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:

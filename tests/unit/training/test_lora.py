@@ -27,6 +27,8 @@ from ml_backend.errors import CheckpointInvalid, TrainingError
 from ml_backend.learning import TrainingParameters
 from ml_backend.training.lora import add_adapters
 
+pytestmark = pytest.mark.unhurried
+
 PATCH = 8
 LORA = TrainingParameters(
     n_epochs=2,

@@ -26,6 +26,8 @@ from ml_backend.errors import TrainingError
 from ml_backend.training.training_checkpoint import read_checkpoint_state
 from tests.fakes import ManualClock
 
+pytestmark = pytest.mark.unhurried
+
 IMAGES = [discs(1), discs(2)]
 HELD_OUT = [discs(3)]
 
