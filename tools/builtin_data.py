@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -93,7 +94,9 @@ def load_sample(folder: Path, stem: str, diam_mean: float, cache: Path) -> Sampl
         labels = np.unique(masks, return_inverse=True)[1].reshape(masks.shape).astype(np.int32)
         flows = dynamics.labels_to_flows([labels], device=torch.device("cpu"))[0][-2:]
         flows = flows.astype(np.float16)
-        np.save(cached, flows, allow_pickle=False)
+        aside = cached.with_suffix(f".{os.getpid()}.npy")  # the other processes read it as well
+        np.save(aside, flows, allow_pickle=False)
+        aside.replace(cached)
     target = np.empty((*masks.shape, 4), np.float32)
     target[..., 0], target[..., 1] = flows
     target[..., 2] = masks > 0
@@ -194,7 +197,15 @@ def augment(rng: np.random.Generator, image: FloatArray) -> FloatArray:
     if rng.random() < 0.2:
         sigma = float(rng.uniform(0.4, 1.4))
         image = cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape)
+    if rng.random() < 0.15:  # as if it had been taken with larger pixels
+        size = image.shape[0]
+        coarse = round(size / rng.uniform(1.5, 3.5))
+        image = cv2.resize(image, (coarse, coarse), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = image[..., None] if gray else image
     contrast = np.exp(rng.uniform(-0.3, 0.3, 1 if gray else 3))
+    if rng.random() < 0.1:  # as in an image so empty that its 99th percentile is background
+        contrast = contrast * np.exp(rng.uniform(0.0, 2.3))
     shift = rng.normal(0, 0.06, 1 if gray else 3)
     image = (image * contrast + shift).astype(np.float32)
     if rng.random() < 0.3:
