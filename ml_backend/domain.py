@@ -102,11 +102,77 @@ class Control:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """A label config, read: the controls we serve and what a person should know about it."""
+class ClassificationOptions:
+    """What decides the choices of one image, besides what was learned."""
 
-    controls: tuple[Control, ...]  # those left out with model_skip are not in it
+    embedder: str | None = None  # name or path; None = what EMBEDDER names
+    plane: int | None = None  # of a stack, 0 = first; None = the middle one
+    channels: tuple[int, ...] | None = None  # 0 = first; up to 3; None = up to the first three
+    unsure_below: float = 0.0  # 0..1; answers that score lower are left to people
+    clusters: int | None = None  # how many k-means makes; None = from the labels
+
+    def canonical(self) -> dict[str, Any]:
+        """Return a JSON-able mapping that is equal exactly when the answers to an image are.
+
+        How many clusters a training makes is not in it: what was trained stays as it is.
+        """
+        return {
+            "embedder": self.embedder,
+            "plane": self.plane,
+            "channels": list(self.channels) if self.channels is not None else None,
+            "unsure_below": self.unsure_below,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoicesControl:
+    """One `Choices` tag of a label config, which classifications will feed."""
+
+    name: str  # goes into from_name
+    to_name: str  # name of the Image tag
+    value_key: str  # key in task data that holds the image's address
+    choices: tuple[str, ...]  # as results name them, in the config's order
+    multiple: bool = False  # whether one image can have several
+    options: ClassificationOptions = field(default_factory=ClassificationOptions)
+    cluster_tag: ClusterTag | None = None  # where people can read the number of the cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterTag:
+    """A `Number` or `TextArea` of a label config that shows which cluster an image is in."""
+
+    tag: str  # "number" or "textarea"
+    name: str
+    to_name: str
+
+
+ServedControl = Control | ChoicesControl
+"""A control that is served with a network or a classifier of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """A label config, read: the controls we serve and what a person should know about it.
+
+    Those left out with `model_skip` are not in it.
+    """
+
+    controls: tuple[Control, ...]  # fed with masks
+    choices: tuple[ChoicesControl, ...] = ()  # fed with classes
     warnings: tuple[str, ...] = ()  # a sentence each: unknown options, ignored tags
+
+    @property
+    def served(self) -> tuple[ServedControl, ...]:
+        """Return all controls that we feed."""
+        return (*self.controls, *self.choices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultModels:
+    """What the settings name for controls that name nothing."""
+
+    model: str = "auto"  # MODEL, for masks
+    embedder: str = "auto"  # EMBEDDER, for classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +228,9 @@ class Component:
     """A network that can be served, by the hash of its weights."""
 
     name: str  # e.g. "nuclei-1", "cpsam_v2", or a checkpoint's file name
-    architecture: str  # "residual-unet", "sam-vitl", "dino-vitl", "dino-vitb"
+    # "residual-unet", "sam-vitl", "dino-vitl", "dino-vitb"; of embedders "descriptors", "timm";
+    # "classifier" for what was learned of Choices
+    architecture: str
     sha256: str  # of the weights file
     path: str  # where the weights file lies on this machine
     licence: str  # of the weights, e.g. "CC0-1.0", "CC-BY-NC-4.0", "unknown"
@@ -196,8 +264,9 @@ class Prediction:
     """A valid entry of Label Studio's `results`."""
 
     result: Sequence[Mapping[str, Any]]
-    score: float | None  # 0..1, the mean of the instances' scores; None when there are none
+    score: float | None  # 0..1, the mean of the parts' scores; None when there are none
     model_version: str
+    cluster: int | None = None  # of k-means; Label Studio keeps it of what is pushed only
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry as Label Studio reads it."""
@@ -246,6 +315,38 @@ class Fetcher(Protocol):
 
         Raises:
             ImageFetchError, ImageRefused, ImageTooLarge
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """What a classifier says of one image for one `Choices` control."""
+
+    choices: tuple[str, ...]  # empty = it abstains
+    score: float | None  # 0..1, calibrated: how likely the choices are right; None = no idea
+    cluster: int | None = None  # identity of the k-means cluster, where there are clusters
+
+
+class ImageClassifier(Protocol):
+    """Answers for `Choices` controls; safe to call from many threads."""
+
+    def classify(
+        self,
+        fetch: Callable[[], FetchedFile],
+        decode: Callable[[FetchedFile], Image],
+        control: ChoicesControl,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> Classification:
+        """Return what `component` says of an image; blocks until it is there.
+
+        `fetch` and `decode` are called only where they are needed: not where nothing was learned
+        yet, or where the image's embedding is at hand.
+
+        Raises:
+            ImageError, ModelError, OutOfMemory, EngineError
         """
         ...
 

@@ -85,7 +85,7 @@ class Conflict(BadRequest):
 
 
 class ConfigError(BackendError):
-    """The label config has no control that cell masks can feed."""
+    """The label config has no control that cell masks or classes can feed."""
 
     code = "config.unusable"
 

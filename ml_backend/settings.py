@@ -56,6 +56,16 @@ class Settings(BaseSettings):
         "auto",
         description="auto, a model's name (nuclei-1, cpsam_v2, ...) or the path of a checkpoint.",
     )
+    embedder: str = Field(
+        "auto",
+        description=(
+            "What classes are learned from: auto, shapes-1, the name of a timm model (hf-hub names "
+            "too), or the path of one; auto takes DINOv2 or ResNet where their weights are at hand."
+        ),
+    )
+    embedding_cache_mb: int = Field(
+        1024, ge=1, description="Size of the embeddings of images kept on disk."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     cellpose_local_models_path: Path | None = Field(
         None, description="Folder of Cellpose's downloaded weights; default: ~/.cellpose/models."

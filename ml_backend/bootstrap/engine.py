@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
+from ml_backend.bootstrap.learning import default_models
 from ml_backend.bootstrap.networks import open_device_segmenter, resolver
 from ml_backend.bootstrap.records import open_database, secret_of
 from ml_backend.domain import POST_PROCESSING_REVISION, Component, ProjectKey, Release
@@ -82,7 +83,7 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
             projects=projects,
             versions=versions,
             releasing=Releasing(
-                model=settings.model,
+                models=default_models(settings),
                 revision=POST_PROCESSING_REVISION,
                 parse=parse_label_config,
                 components=components,

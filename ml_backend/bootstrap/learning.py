@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from ml_backend.domain import DefaultModels
 from ml_backend.learning import LearningOptions, Promotion, TrainingParameters, TriggerPolicy
 from ml_backend.settings import Settings
+
+
+def default_models(settings: Settings) -> DefaultModels:
+    """Return what controls are served with that name no network or embedder."""
+    return DefaultModels(model=settings.model, embedder=settings.embedder)
 
 
 def learning_defaults(settings: Settings) -> LearningOptions:

@@ -13,7 +13,7 @@ import torch
 from ml_backend import __version__
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
-from ml_backend.bootstrap.learning import learning_defaults
+from ml_backend.bootstrap.learning import default_models, learning_defaults
 from ml_backend.bootstrap.networks import resolver
 from ml_backend.bootstrap.training import models_folder
 from ml_backend.domain import Component, Image, Priority, Segmenter
@@ -166,7 +166,7 @@ class Workshop:
         project = self._projects.get(session.project)
         config = parse_label_config(project.label_config) if project else None
         target = find_target(config, session.controls) if config else None
-        if project is None or target is None:
+        if project is None or not isinstance(target, Target):
             raise TrainingError(
                 f"The controls {', '.join(session.controls)} are no longer trained together in "
                 f"project {session.project.project_id}; its label config has changed. Press Start "
@@ -184,7 +184,7 @@ class Workshop:
                 group_field=options.group_field,
             ),
             base=self._base(target.model or self._settings.model),
-            asked=asked_by(target.controls[0], self._settings.model),
+            asked=asked_by(target.controls[0], default_models(self._settings)),
         )
 
     def _base(self, requested: str) -> Component:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ml_backend.bootstrap.learning import learning_defaults
+from ml_backend.bootstrap.learning import default_models, learning_defaults
 from ml_backend.bootstrap.records import open_database, prepare_records
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.service.planning import Planner
@@ -51,7 +51,7 @@ def training_desk(settings: Settings, database: Database) -> TrainingDesk:
     """Return what finds, starts and stops sessions."""
     projects, sessions = Projects(database), Sessions(database)
     planner = Planner(
-        model=settings.model,
+        models=default_models(settings),
         defaults=learning_defaults(settings),
         parse=parse_label_config,
         projects=projects,

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ml_backend.bootstrap.label_studio import label_studio_of
-from ml_backend.bootstrap.learning import learning_defaults
+from ml_backend.bootstrap.learning import default_models, learning_defaults
 from ml_backend.bootstrap.records import MEGABYTE, open_database, secret_of
 from ml_backend.bootstrap.training import models_folder, sessions_folder
 from ml_backend.labelstudio.controls import parse_label_config
@@ -73,7 +73,7 @@ def _learning_loop(
     projects, ledger, sessions = Projects(database), AnnotationLedger(database), Sessions(database)
     events = Events(database)
     planner = Planner(
-        model=settings.model,
+        models=default_models(settings),
         defaults=learning_defaults(settings),
         parse=parse_label_config,
         projects=projects,

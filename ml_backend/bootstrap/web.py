@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from ml_backend import __version__
+from ml_backend.bootstrap.learning import default_models
 from ml_backend.bootstrap.records import MEGABYTE, open_database, secret_of
 from ml_backend.bootstrap.sessions import training_desk
 from ml_backend.domain import POST_PROCESSING_REVISION
@@ -31,7 +32,7 @@ def build_web_app(settings: Settings) -> FastAPI:
         basic_auth = (settings.basic_auth_user, settings.basic_auth_pass.get_secret_value())
     return create_app(
         WebDependencies(
-            model=settings.model,
+            models=default_models(settings),
             revision=POST_PROCESSING_REVISION,
             program_version=__version__,
             predict_budget_s=settings.predict_budget_s,

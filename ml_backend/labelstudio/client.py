@@ -42,10 +42,17 @@ class LabelStudioClient(ProjectCalls):
         """Store (task id, prediction) pairs and return how many Label Studio accepted.
 
         Rows are added, never replaced: ask `tasks_with_prediction` first. Label Studio drops
-        invalid ones without a word; fewer accepted than sent is logged.
+        invalid ones without a word; fewer accepted than sent is logged. Those with a cluster go
+        one by one, since it is dropped from all others.
         """
         created = 0
-        for chunk in chunks_of(items, PREDICTIONS_PER_REQUEST):
+        for task_id, item in items:
+            if item.cluster is not None:
+                row = {"task": task_id, "cluster": item.cluster, **item.to_json()}
+                self.ask("POST", "api/predictions/", json=row)
+                created += 1
+        plain = [(task_id, item) for task_id, item in items if item.cluster is None]
+        for chunk in chunks_of(plain, PREDICTIONS_PER_REQUEST):
             rows = [{"task": task_id, **item.to_json()} for task_id, item in chunk]
             answer = self.ask("POST", f"api/projects/{project_id}/import/predictions", json=rows)
             created += int(answer["created"])

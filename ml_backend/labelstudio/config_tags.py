@@ -38,3 +38,14 @@ def tag_text(element: Element) -> str:
     name = attribute(element, "name")
     tag = shown(str(element.tag))[1:-1]
     return f"<{tag} name={shown(name)}>" if name else f"<{tag}>"
+
+
+def read_choices(element: Element) -> Iterator[str]:
+    """Yield the choices of a Choices tag as results name them: the alias where there is one."""
+    seen: set[str] = set()
+    for child in element.iter():
+        if str(child.tag).lower() == "choice":
+            choice = child.get("alias") or child.get("value") or ""
+            if choice and choice not in seen:
+                seen.add(choice)
+                yield choice

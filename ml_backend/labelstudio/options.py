@@ -78,6 +78,25 @@ def _text(text: str) -> str:
 
 _LABEL = "a label of this tag"
 
+_PLANE = Option(
+    read=integer(0, 1_000_000),
+    allowed="the number of a plane, 0 for the first",
+    default="first in time, the middle of everything else",
+    meaning="Which plane of a stack is looked at.",
+)
+_CHANNELS = Option(
+    read=_channels,
+    allowed='up to three different channel numbers like "0,2", 0 for the first',
+    default="up to the first three",
+    meaning="Which channels the network sees, and in which order.",
+)
+_SKIP = Option(
+    read=boolean,
+    allowed="true or false",
+    default="false",
+    meaning="Whether this control is left to people.",
+)
+
 OPTIONS: Mapping[str, Option] = {
     "model_name": Option(
         read=_text,
@@ -121,18 +140,8 @@ OPTIONS: Mapping[str, Option] = {
         default="false",
         meaning="Evens out the contrast over the image before the network sees it.",
     ),
-    "model_plane": Option(
-        read=integer(0, 1_000_000),
-        allowed="the number of a plane, 0 for the first",
-        default="first in time, the middle of everything else",
-        meaning="Which plane of a stack is segmented.",
-    ),
-    "model_channels": Option(
-        read=_channels,
-        allowed='up to three different channel numbers like "0,2", 0 for the first',
-        default="up to the first three",
-        meaning="Which channels the network sees, and in which order.",
-    ),
+    "model_plane": _PLANE,
+    "model_channels": _CHANNELS,
     "model_score_threshold": Option(
         read=number(0, high=1),
         allowed="a number from 0 to 1",
@@ -145,12 +154,7 @@ OPTIONS: Mapping[str, Option] = {
         default="the tag's first label that is not model_roi",
         meaning="The label that the cells get.",
     ),
-    "model_skip": Option(
-        read=boolean,
-        allowed="true or false",
-        default="false",
-        meaning="Whether this control is left to people.",
-    ),
+    "model_skip": _SKIP,
     "model_max_regions": Option(
         read=integer(0, 1_000_000),
         allowed="a whole number from 0 (always merge) upwards",
@@ -173,7 +177,43 @@ OPTIONS: Mapping[str, Option] = {
         meaning="Field that says which images belong together (well, slide), for training.",
     ),
 }
-"""Every attribute for predictions; `model_roi` and `model_group` are for training too."""
+"""Every attribute for masks; `model_roi` and `model_group` are for training too."""
+
+CHOICES_OPTIONS: Mapping[str, Option] = {
+    "model_embedder": Option(
+        read=_text,
+        allowed="the name of an embedder, or the path of a timm model",
+        default="what EMBEDDER names",
+        meaning="What turns an image into the numbers that classes are learned from.",
+    ),
+    "model_unsure_below": Option(
+        read=number(0, high=1),
+        allowed="a number from 0 to 1",
+        default="0",
+        meaning="Answers that are less likely to be right are left to people.",
+    ),
+    "model_clusters": Option(
+        read=integer(2, 1000),
+        allowed="a whole number from 2 to 1000",
+        default="from the labels, else from the number of images",
+        meaning="How many groups of similar images k-means makes.",
+    ),
+    "model_plane": _PLANE,
+    "model_channels": _CHANNELS,
+    "model_skip": _SKIP,
+}
+"""Every attribute for `Choices`."""
+
+CLUSTER_OF = "model_cluster_of"
+CLUSTER_OPTIONS: Mapping[str, Option] = {
+    CLUSTER_OF: Option(
+        read=_text,
+        allowed="the name of a Choices tag",
+        default="none",
+        meaning="The tag shows the number of the cluster that the image is in.",
+    ),
+}
+"""Attributes of `Number` and `TextArea` tags."""
 
 
 def model_attributes(attributes: Mapping[str, str]) -> dict[str, str]:

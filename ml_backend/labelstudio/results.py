@@ -1,4 +1,4 @@
-"""Instances <-> the regions of a Label Studio result."""
+"""Instances and classes -> the regions of a Label Studio result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.domain import Control, ControlTag, LabelConfig, LabelImage, Segmentation
+from ml_backend.domain import (
+    ChoicesControl,
+    Classification,
+    Control,
+    ControlTag,
+    LabelConfig,
+    LabelImage,
+    Segmentation,
+)
 from ml_backend.labelstudio.merging import PER_PIXEL, merge_instances
 from ml_backend.labelstudio.options import DEFAULT_MAX_REGIONS
 from ml_backend.labelstudio.writing import (
@@ -51,7 +59,9 @@ class BuiltResult(NamedTuple):
     """A result as Label Studio takes it."""
 
     regions: list[Region]
-    score: float | None  # 0..1, the mean over all instances shown; None when there are none
+    # 0..1, None when nothing was found: the mean over all instances shown, and of that and each
+    # control's classification the mean
+    score: float | None
     notes: tuple[str, ...]  # a sentence each; they also stand in the first region's meta
 
 
@@ -71,6 +81,7 @@ def build_result(
     segmentations: Mapping[str, Segmentation],
     config: LabelConfig,
     *,
+    classifications: Mapping[str, Classification] | None = None,
     notes: Sequence[str] = (),
 ) -> BuiltResult:
     """Return the regions of one task.
@@ -81,6 +92,7 @@ def build_result(
     Args:
         segmentations: Control name -> its instances; controls that are not in it get nothing.
         config: The label config.
+        classifications: `Choices` control name -> its answer; one that abstains says nothing.
         notes: Sentences about the image, for the person who sees the result.
     """
     regions: list[Region] = []
@@ -106,8 +118,41 @@ def build_result(
     if regions and said:
         regions[0]["meta"] = {"text": said}
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
-    score = _rounded(float(all_scores.mean())) if len(all_scores) else None
+    parts = [float(all_scores.mean())] if len(all_scores) else []
+    for choices_control in config.choices:
+        found = (classifications or {}).get(choices_control.name)
+        if found is not None:
+            regions += _choices_items(choices_control, found)
+            parts += [] if found.score is None else [found.score]
+    score = _rounded(sum(parts) / len(parts)) if parts else None
     return BuiltResult(regions, score, tuple(said))
+
+
+def _choices_items(control: ChoicesControl, found: Classification) -> list[Region]:
+    """Return the items of one classification: its choices, and its cluster where it has a tag."""
+    items: list[Region] = []
+    if found.choices:
+        item: Region = {
+            "id": _region_id(control, 0),
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "type": "choices",
+            "value": {"choices": list(found.choices)},
+        }
+        items.append(item if found.score is None else item | {"score": _rounded(found.score)})
+    tag = control.cluster_tag
+    if tag is not None and found.cluster is not None:
+        is_number = tag.tag == "number"
+        items.append(
+            {
+                "id": _region_id(control, 1),
+                "from_name": tag.name,
+                "to_name": tag.to_name,
+                "type": tag.tag,
+                "value": {"number": found.cluster} if is_number else {"text": [str(found.cluster)]},
+            }
+        )
+    return items
 
 
 def _above_threshold(segmentation: Segmentation, threshold: float) -> _Shown:
@@ -183,7 +228,7 @@ def _items(
     return [item, labelled]
 
 
-def _region_id(control: Control, index: int) -> str:
+def _region_id(control: Control | ChoicesControl, index: int) -> str:
     """Return an id that is unique in the result and the same whenever it is made again."""
     text = f"{control.name}\n{index}".encode()
     return hashlib.blake2b(text, digest_size=8).hexdigest()

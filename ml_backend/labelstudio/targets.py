@@ -1,4 +1,4 @@
-"""Which controls of a label config share a network, and so a training session."""
+"""Which controls of a label config are trained together, and so in one session."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from ml_backend.domain import Control, ControlTag, LabelConfig
+from ml_backend.domain import (
+    ChoicesControl,
+    Control,
+    ControlTag,
+    DefaultModels,
+    LabelConfig,
+    ServedControl,
+)
 from ml_backend.learning import LearningOptions
+
+EMBEDDER_PREFIX = "embedder:"
+"""In front of an embedder's name where names of networks and embedders stand together."""
 
 _POINTS = frozenset({ControlTag.KEYPOINT, ControlTag.KEYPOINT_LABELS})
 
@@ -34,28 +45,63 @@ class Target:
         return tuple(control for control in self.controls if control.tag not in _POINTS)
 
 
-def asked_by(control: Control, default_model: str) -> str:
-    """Return what a control asks for: a base network, and the pixels that it is to see.
+@dataclass(frozen=True, kw_only=True)
+class ChoicesTarget:
+    """The `Choices` controls that are learned together: they share the image's embedding."""
 
-    A network that was trained for a control that asked for one thing is not served where another
-    is asked for. People read it in messages.
+    controls: tuple[ChoicesControl, ...]  # in the config's order
+    value_key: str  # key in task data that holds the image's address
+    embedder: str | None  # the requested one; None = what EMBEDDER names
+    plane: int | None
+    channels: tuple[int, ...] | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the controls' names, as sessions and versions keep them."""
+        return tuple(control.name for control in self.controls)
+
+
+AnyTarget = Target | ChoicesTarget
+
+
+def requested_by(control: ServedControl, models: DefaultModels) -> str:
+    """Return the name of the base network or embedder that a control asks for.
 
     Args:
         control: of a label config.
-        default_model: the MODEL setting, for a control that names none.
+        models: what the settings name, for a control that names none.
     """
-    options = control.segmentation
+    if isinstance(control, ChoicesControl):
+        return EMBEDDER_PREFIX + (control.options.embedder or models.embedder)
+    return control.segmentation.model or models.model
+
+
+def asked_by(control: ServedControl, models: DefaultModels) -> str:
+    """Return what a control asks for: a base network or embedder, and the pixels it is to see.
+
+    What was trained for a control that asked for one thing is not served where another is asked
+    for. People read it in messages.
+
+    Args:
+        control: of a label config.
+        models: what the settings name, for a control that names none.
+    """
+    options = control.options if isinstance(control, ChoicesControl) else control.segmentation
     details = []
     if options.channels is not None:
         details.append(f"channels {', '.join(map(str, options.channels))}")
     if options.plane is not None:
         details.append(f"plane {options.plane}")
-    model = options.model or default_model
-    return f"{model} ({'; '.join(details)})" if details else model
+    requested = requested_by(control, models)
+    return f"{requested} ({'; '.join(details)})" if details else requested
 
 
-def targets_of(config: LabelConfig) -> tuple[Target, ...]:
+def targets_of(config: LabelConfig) -> tuple[AnyTarget, ...]:
     """Return the targets of a label config, those without an outlining control left out."""
+    return (*_mask_targets(config), *_choices_targets(config))
+
+
+def _mask_targets(config: LabelConfig) -> tuple[Target, ...]:
     groups: dict[tuple[object, ...], list[Control]] = {}
     for control in config.controls:
         options = control.segmentation
@@ -74,27 +120,40 @@ def targets_of(config: LabelConfig) -> tuple[Target, ...]:
     return tuple(target for target in targets if target.teachers)
 
 
-def find_target(config: LabelConfig, controls: Collection[str]) -> Target | None:
+def _choices_targets(config: LabelConfig) -> tuple[ChoicesTarget, ...]:
+    groups: dict[tuple[object, ...], list[ChoicesControl]] = {}
+    for control in config.choices:
+        options = control.options
+        key = (control.value_key, options.embedder, options.plane, options.channels)
+        groups.setdefault(key, []).append(control)
+    return tuple(
+        ChoicesTarget(
+            controls=tuple(controls),
+            value_key=controls[0].value_key,
+            embedder=controls[0].options.embedder,
+            plane=controls[0].options.plane,
+            channels=controls[0].options.channels,
+        )
+        for controls in groups.values()
+    )
+
+
+def find_target(config: LabelConfig, controls: Collection[str]) -> AnyTarget | None:
     """Return the target of exactly these controls, None when the config groups them otherwise."""
     wanted = set(controls)
     return next((target for target in targets_of(config) if set(target.names) == wanted), None)
 
 
-def subject_of(target: Target, options: LearningOptions) -> str:
+def subject_of(target: AnyTarget, options: LearningOptions) -> str:
     """Return a hash of all in a label config that decides what a target learns.
 
     Two sessions with equal annotations, parameters and subjects learn the same.
     """
-    content = {
+    content: dict[str, Any] = {
         "controls": [
-            {
-                "tag": control.tag.value,
-                "name": control.name,
-                "labels": list(control.labels),
-                "labels_name": control.labels_name,
-                "label": control.label,
-                "segmentation": control.segmentation.canonical(),
-            }
+            _choices_subject(control)
+            if isinstance(control, ChoicesControl)
+            else _mask_subject(control)
             for control in target.controls
         ],
         "roi_label": options.roi_label,
@@ -102,3 +161,24 @@ def subject_of(target: Target, options: LearningOptions) -> str:
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _mask_subject(control: Control) -> dict[str, Any]:
+    return {
+        "tag": control.tag.value,
+        "name": control.name,
+        "labels": list(control.labels),
+        "labels_name": control.labels_name,
+        "label": control.label,
+        "segmentation": control.segmentation.canonical(),
+    }
+
+
+def _choices_subject(control: ChoicesControl) -> dict[str, Any]:
+    return {
+        "name": control.name,
+        "choices": list(control.choices),
+        "multiple": control.multiple,
+        "options": control.options.canonical(),
+        "clusters": control.options.clusters,
+    }

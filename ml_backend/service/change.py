@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ml_backend.domain import Component, Control, LabelConfig
+from ml_backend.domain import Component, LabelConfig, ServedControl
 from ml_backend.errors import ConfigError
 from ml_backend.learning import Activation
 from ml_backend.store.activation_rows import Serving
@@ -30,7 +30,7 @@ class Change:
 
 
 def change_for(
-    activation: Activation, config: LabelConfig, asked_by: Callable[[Control], str]
+    activation: Activation, config: LabelConfig, asked_by: Callable[[ServedControl], str]
 ) -> Change:
     """Return what of `activation` is for a label config.
 
@@ -42,7 +42,7 @@ def change_for(
     Raises:
         NotAskedFor: nothing of it is.
     """
-    controls = {control.name: control for control in config.controls}
+    controls = {control.name: control for control in config.served}
     named = {*activation.components, *activation.removed}
     if named and not named & controls.keys():
         raise NotAskedFor(

@@ -113,14 +113,15 @@ class ProjectChecks:
         self._remedy = CONNECT.format(project=project.id, url=self._url)
 
     def label_config(self, parse: Callable[[str], LabelConfig]) -> list[Check]:
-        """Can masks feed the label config?"""
+        """Can masks and classes feed the label config?"""
         name = "label config"
         try:
             config = parse(self._project.label_config)
         except BackendError as error:
             return [failed(name, error.message, "label_configs/ has one for each use")]
-        shown = ", ".join(f"{control.tag} {control.name!r}" for control in config.controls)
-        return [ok(name, f"Masks feed {shown}"), *(warning(name, w) for w in config.warnings)]
+        fed = [f"{control.tag} {control.name!r}" for control in config.controls]
+        fed += [f"Choices {control.name!r}" for control in config.choices]
+        return [ok(name, f"Fed are {', '.join(fed)}"), *(warning(name, w) for w in config.warnings)]
 
     def guards(self) -> list[Check]:
         """Does Label Studio refuse our address? Both questions leave no trace."""
@@ -256,7 +257,7 @@ class ProjectChecks:
             return [warning(name, "The project has no task to try", "import an image")]
         try:
             keys = sorted(
-                {control.value_key for control in parse(self._project.label_config).controls}
+                {control.value_key for control in parse(self._project.label_config).served}
             )
         except BackendError:
             return []  # told by the label config's own check

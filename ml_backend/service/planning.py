@@ -8,10 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ml_backend.domain import LabelConfig, ProjectKey
+from ml_backend.domain import DefaultModels, LabelConfig, ProjectKey
 from ml_backend.errors import BadRequest, ConfigError
 from ml_backend.labelstudio.learning_options import read_learning_options
-from ml_backend.labelstudio.targets import Target, find_target, subject_of, targets_of
+from ml_backend.labelstudio.targets import (
+    AnyTarget,
+    find_target,
+    requested_by,
+    subject_of,
+    targets_of,
+)
 from ml_backend.learning import LearningOptions, Session, SessionState, Trigger, TriggerPolicy
 from ml_backend.service.change_counter import TASK_HASHES, ChangeCounter, count_changed, learned_by
 from ml_backend.service.policy import LOOK_AGAIN_S, Decision, PolicyFacts, decide
@@ -34,7 +40,7 @@ class Plan:
 
     options: LearningOptions
     config: LabelConfig
-    targets: tuple[Target, ...]
+    targets: tuple[AnyTarget, ...]
 
 
 class Planner:
@@ -43,7 +49,7 @@ class Planner:
     def __init__(
         self,
         *,
-        model: str,
+        models: DefaultModels,
         defaults: LearningOptions,
         parse: Callable[[str], LabelConfig],
         projects: Projects,
@@ -56,13 +62,13 @@ class Planner:
         """Prepare it.
 
         Args:
-            model: The MODEL setting, for controls that name no network.
+            models: What the settings name, for controls that name nothing.
             defaults: How projects are trained that say nothing of it.
             parse: Reads label configs; raises ConfigError.
             projects, ledger, sessions, versions, components: The records.
             clock: Seconds since the epoch.
         """
-        self._model = model
+        self._models = models
         self._projects = projects
         self._ledger = ledger
         self._sessions = sessions
@@ -97,7 +103,7 @@ class Planner:
         if not plan.targets:
             raise ConfigError(
                 f"Project {project.project_id} has nothing to train: none of its controls "
-                "outlines objects."
+                "outlines objects or chooses classes."
             )
         return [self._queue(project, target, plan, trigger, owner) for target in plan.targets]
 
@@ -183,12 +189,12 @@ class Planner:
             return False
         return self._has_same_base(self._origin_of(last), target)
 
-    def _has_same_base(self, origin: Session, target: Target) -> bool:
+    def _has_same_base(self, origin: Session, target: AnyTarget) -> bool:
         """Return whether a session started from the network that the target names now."""
         if origin.version is None or origin.parameters.from_active:
             return True
         version = self._versions.get(origin.project, origin.version)
-        resolution = self._components.resolution(target.model or self._model)
+        resolution = self._components.resolution(requested_by(target.controls[0], self._models))
         if version is None or resolution is None or resolution.component is None:
             return True
         return version.parent == resolution.component.name
@@ -203,7 +209,7 @@ class Planner:
     def _decide(
         self,
         project: ProjectKey,
-        target: Target,
+        target: AnyTarget,
         policy: TriggerPolicy,
         last_change: float | None,
     ) -> Decision:
@@ -222,7 +228,7 @@ class Planner:
         found = self._changes.since(project, last, last_change=last_change)
         return decide(policy, replace(facts, annotated=found.annotated, changed=found.changed))
 
-    def _is_busy(self, project: ProjectKey, target: Target) -> bool:
+    def _is_busy(self, project: ProjectKey, target: AnyTarget) -> bool:
         names = set(target.names)
         return any(
             set(session.controls) == names
@@ -233,7 +239,7 @@ class Planner:
     def _queue(
         self,
         project: ProjectKey,
-        target: Target,
+        target: AnyTarget,
         plan: Plan,
         trigger: Trigger,
         owner: str | None,

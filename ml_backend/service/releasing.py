@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from ml_backend.domain import Component, Control, LabelConfig, ProjectKey, Release
+from ml_backend.domain import (
+    Component,
+    DefaultModels,
+    LabelConfig,
+    ProjectKey,
+    Release,
+    ServedControl,
+)
 from ml_backend.errors import ConfigError, EngineUnavailable, ModelError
 from ml_backend.labelstudio.controls import canonical_config
-from ml_backend.labelstudio.targets import asked_by
+from ml_backend.labelstudio.targets import asked_by, requested_by
 from ml_backend.store.components import Components
 from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Serving, Versions
@@ -32,20 +39,20 @@ class Served:
 class Releasing:
     """Makes the releases of projects, and activates the one that a label config asks for."""
 
-    model: str  # the MODEL setting
+    models: DefaultModels  # what the settings name
     revision: str  # of the post-processing
     parse: Callable[[str], LabelConfig]  # raises ConfigError; remembers, where that is worth it
     components: Components
     versions: Versions
     releases: Releases
 
-    def requested(self, control: Control) -> str:
-        """Return the base model that a control asks for."""
-        return control.segmentation.model or self.model
+    def requested(self, control: ServedControl) -> str:
+        """Return the base network or embedder that a control asks for."""
+        return requested_by(control, self.models)
 
-    def asked(self, control: Control) -> str:
+    def asked(self, control: ServedControl) -> str:
         """Return all that a control asks for; a trained network serves it for that only."""
-        return asked_by(control, self.model)
+        return asked_by(control, self.models)
 
     def activate(self, project: ProjectKey, label_config: str) -> Served:
         """Make the project serve what this label config asks for, and return it.
@@ -85,11 +92,11 @@ class Releasing:
             ConfigError, ModelError, EngineUnavailable, StoreError
         """
         config = self.parse(label_config)
-        if not config.controls:
+        if not config.served:
             raise ConfigError
         overrides = self.versions.serving(project)
         components = {}
-        for control in config.controls:
+        for control in config.served:
             if changed is not None and control.name in changed:
                 components[control.name] = changed[control.name]
             elif control.name in removed:
@@ -105,7 +112,7 @@ class Releasing:
         )
         return Served(release=release, warnings=config.warnings)
 
-    def serves(self, control: Control, overrides: Mapping[str, Serving]) -> Component:
+    def serves(self, control: ServedControl, overrides: Mapping[str, Serving]) -> Component:
         """Return the network of a control: the trained one that belongs to its base, or the base.
 
         Raises:
@@ -116,7 +123,7 @@ class Releasing:
             return override.component
         return self.base(control)
 
-    def base(self, control: Control) -> Component:
+    def base(self, control: ServedControl) -> Component:
         """Return the network that a control asks for.
 
         Raises:

@@ -9,11 +9,14 @@ from typing import Protocol
 import orjson
 
 from ml_backend.domain import (
+    ChoicesControl,
+    Classification,
     Component,
     Control,
     FetchedFile,
     Fetcher,
     Image,
+    ImageClassifier,
     LabelConfig,
     LabelStudioAccess,
     Prediction,
@@ -50,6 +53,7 @@ class TaskPredictor:
     fetcher: Fetcher
     decode: Decoder
     segmenter: Segmenter
+    classifier: ImageClassifier
 
     def predict(
         self,
@@ -86,13 +90,46 @@ class TaskPredictor:
                 )
                 done[wanted] = _with_notes(segmentation, image.notes)
             by_control[control.name] = done[wanted]
-        built = build_result(by_control, config, notes=config.warnings)
-        return Prediction(result=built.regions, score=built.score, model_version=release.version)
+        classifications = {
+            control.name: self._classify(
+                task, control, release.components[control.name], access, priority
+            )
+            for control in config.choices
+        }
+        built = build_result(
+            by_control, config, classifications=classifications, notes=config.warnings
+        )
+        clusters = (found.cluster for found in classifications.values())
+        return Prediction(
+            result=built.regions,
+            score=built.score,
+            model_version=release.version,
+            # Label Studio has room for one: that of the config's first control that has clusters
+            cluster=next((cluster for cluster in clusters if cluster is not None), None),
+        )
 
     def _load(self, address: str, task: Task, control: Control, access: LabelStudioAccess) -> Image:
         file = self.fetcher.fetch(address, task_id=task.id, access=access)
         options = control.segmentation
         return self.decode(file, plane=options.plane, channels=options.channels)
+
+    def _classify(
+        self,
+        task: Task,
+        control: ChoicesControl,
+        component: Component,
+        access: LabelStudioAccess,
+        priority: Urgency,
+    ) -> Classification:
+        options = control.options
+        address = read_value(task.data, control.value_key)
+        return self.classifier.classify(
+            lambda: self.fetcher.fetch(address, task_id=task.id, access=access),
+            lambda file: self.decode(file, plane=options.plane, channels=options.channels),
+            control,
+            component=component,
+            priority=priority,
+        )
 
 
 def _with_notes(segmentation: Segmentation, notes: tuple[str, ...]) -> Segmentation:
@@ -107,7 +144,7 @@ def _with_notes(segmentation: Segmentation, notes: tuple[str, ...]) -> Segmentat
 def input_hash(task: Task, config: LabelConfig) -> str:
     """Return a hash of what a prediction of `task` depends on besides its release."""
     addresses = {
-        control.value_key: _address_or_none(task, control.value_key) for control in config.controls
+        control.value_key: _address_or_none(task, control.value_key) for control in config.served
     }
     content = orjson.dumps(addresses, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]

@@ -75,7 +75,9 @@ def rows_of(result: Any) -> int:
 
 def pack(prediction: Prediction) -> bytes:
     """Return the prediction as compressed JSON."""
-    entry = orjson.dumps(prediction.to_json(), option=orjson.OPT_SERIALIZE_NUMPY)
+    entry = orjson.dumps(
+        {**prediction.to_json(), "cluster": prediction.cluster}, option=orjson.OPT_SERIALIZE_NUMPY
+    )
     return zlib.compress(entry, 1)
 
 
@@ -84,5 +86,8 @@ def unpack(row: PredictionRow) -> Prediction:
     entry = orjson.loads(zlib.decompress(row.entry or b""))
     # to_json writes 0.0 for "no objects"; both read the same to Label Studio
     return Prediction(
-        result=entry["result"], score=entry["score"], model_version=entry["model_version"]
+        result=entry["result"],
+        score=entry["score"],
+        model_version=entry["model_version"],
+        cluster=entry.get("cluster"),
     )

@@ -62,13 +62,14 @@ def report_of(
         },
         "diameter": diameter,
         "diameter_spread": spread,
-        "left_out": _shortened(notes.left_out),
+        "left_out": shortened(notes.left_out),
         "unfinished": notes.unfinished[:_SENTENCES],
-        "remarks": _shortened([*notes.remarks, *remarks]),
+        "remarks": shortened([*notes.remarks, *remarks]),
     }
 
 
-def _shortened(sentences: Sequence[str]) -> list[str]:
+def shortened(sentences: Sequence[str]) -> list[str]:
+    """Return the first sentences of many, and how many more there are."""
     if len(sentences) <= _SENTENCES:
         return list(sentences)
     more = len(sentences) - _SENTENCES

@@ -41,6 +41,7 @@ class Publication:
     licence: str  # of the weights: never laxer than the parent's
     diameter: float | None  # of the objects it was trained on, pixels, image frame
     facts: Mapping[str, Any] = field(repr=False)  # JSON-able: metrics, parameters, data hash ...
+    pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # PNG by file name
 
 
 class Publisher:
@@ -66,6 +67,8 @@ class Publisher:
                 manifest = _manifest(publication, sha256=file_sha256(weights))
                 text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
                 (aside / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+                for file_name, picture in publication.pictures.items():
+                    (aside / file_name).write_bytes(picture)
         except FileExistsError:
             if self.session_of(project, publication.name) != publication.session_id:
                 raise

@@ -12,19 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ml_backend.domain import Component, ProjectKey
+from ml_backend.domain import Component
 from ml_backend.errors import ModelError
-from ml_backend.learning import (
-    Activation,
-    EpochPoint,
-    Origin,
-    Promotion,
-    Session,
-    SessionState,
-    Version,
-    VersionState,
-    origin_of,
-)
+from ml_backend.learning import EpochPoint, Promotion, Session, Version
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.collapse import CollapseWatch
 from ml_backend.training.dataset import Dataset
@@ -33,7 +23,7 @@ from ml_backend.training.gate import Verdict
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome, failed, stopped
 from ml_backend.training.progress import Progress
-from ml_backend.training.publishing import Publication, Publisher, version_name
+from ml_backend.training.publishing import Publisher
 from ml_backend.training.scoring import ImageScore
 from ml_backend.training.session_facts import (
     data_of,
@@ -41,39 +31,9 @@ from ml_backend.training.session_facts import (
     require_something_to_learn,
 )
 from ml_backend.training.session_log import Phase, SessionLog
+from ml_backend.training.version_making import Made, VersionMaker, VersionRecords
 
 Scores = Sequence[ImageScore]
-
-
-class VersionRecords(Protocol):
-    """The part of the versions' records that a session writes to."""
-
-    def next_number(self, project: ProjectKey) -> int:
-        """Return a number that no other version gets."""
-        ...
-
-    def get(self, project: ProjectKey, name: str) -> Version | None:
-        """Return that version."""
-        ...
-
-    def add(self, version: Version) -> None:
-        """Keep a new one."""
-        ...
-
-    def history(self, project: ProjectKey) -> list[Activation]:
-        """Return the changes of what the project serves."""
-        ...
-
-    def request(
-        self,
-        project: ProjectKey,
-        *,
-        components: Mapping[str, Component],
-        reason: str,
-        origins: Mapping[str, Origin],
-    ) -> Activation:
-        """Ask the engines for a change."""
-        ...
 
 
 class Train(Protocol):
@@ -134,14 +94,21 @@ class SessionRun:
         self._journal = journal
         self._interruption = interruption
         self._folder = folder
+        self._maker = VersionMaker(
+            session=session,
+            publisher=tools.publisher,
+            versions=tools.versions,
+            journal=journal,
+            clock=tools.clock,
+        )
         self._collapse: str | None = None  # why the training was ended early
         self._done = 0.0  # part of the training
 
     def run(self) -> Outcome:
         """Return what came of it, for the records; see `outcome.guarded` for what it raises."""
-        made = self._made()
+        made = self._maker.made_before()
         if made is not None:
-            return self._conclude(made)
+            return self._maker.conclude(made)
         self._journal.phase(Phase.DATASET)
         dataset = self._own.dataset()
         self._journal.keep_manifest(dataset.manifest)
@@ -172,7 +139,7 @@ class SessionRun:
         self._journal.tell(gate=dict(verdict.numbers), verdict=verdict.sentence)
         with self._interruption.shielded():  # short, and whole the next time if it is killed
             self._journal.phase(Phase.PUBLISHING)
-            return self._conclude(self._publish(trained, verdict, dataset))
+            return self._maker.conclude(self._publish(trained, verdict, dataset))
 
     def _train(self, dataset: Dataset, base_scores: Scores) -> FineTuned:
         watch = CollapseWatch(
@@ -228,74 +195,21 @@ class SessionRun:
         return max(found, key=lambda scores: sum(precision_of(scores)), default=base_scores)
 
     def _publish(self, trained: FineTuned, verdict: Verdict, dataset: Dataset) -> Version:
-        """Return the new version, in its folder and in the records."""
-        session = self._session
-        name = session.version
-        while True:
-            if name is None:
-                number = self._own.versions.next_number(session.project)
-                name = version_name(self._own.start.name, session.project, number)
-                self._journal.keep_version(name)
-            publication = Publication(
-                name=name,
-                session_id=session.id,
+        return self._maker.make(
+            Made(
                 weights=trained.weights,
-                parent=self._own.start,
-                licence=self._own.start.licence,
+                start=self._own.start,
+                named_after=self._own.start.name,
                 diameter=trained.diameter,
                 facts={
                     **self._own.facts,
-                    "controls": list(session.controls),
+                    "controls": list(self._session.controls),
                     "metrics": dict(verdict.numbers),
                     "data": data_of(dataset),
                 },
+                metrics=verdict.numbers,
+                promote=verdict.promote,
+                sentence=verdict.sentence,
+                base_requested=dataset.manifest.get("base_requested"),
             )
-            try:
-                component = self._own.publisher.publish(session.project, publication)
-                break
-            except FileExistsError:
-                name = None  # a folder of earlier records has it; the next number may do
-        version = Version(
-            project=session.project,
-            name=name,
-            state=VersionState.CANDIDATE,  # whoever serves it knows when it is published
-            controls=session.controls,
-            component=component,
-            session_id=session.id,
-            parent=self._own.start.name,
-            created_at=self._own.clock(),
-            metrics={**verdict.numbers, "promote": verdict.promote},
-            message=verdict.sentence,
-            base_requested=dataset.manifest.get("base_requested"),
-        )
-        self._own.versions.add(version)
-        return version
-
-    def _made(self) -> Version | None:
-        """Return the version that an earlier try of this session has recorded."""
-        if self._session.version is None:
-            return None
-        version = self._own.versions.get(self._session.project, self._session.version)
-        is_ours = version is not None and version.session_id == self._session.id
-        return version if is_ours else None
-
-    def _conclude(self, version: Version) -> Outcome:
-        """Ask for the version to be served if it may be, once."""
-        if version.metrics.get("promote"):
-            asked = (  # by name: an earlier version can have had the very same weights
-                origin.version_name
-                for activation in self._own.versions.history(version.project)
-                for origin in activation.origins.values()
-            )
-            if version.name not in asked:
-                self._own.versions.request(
-                    version.project,
-                    components=dict.fromkeys(version.controls, version.component),
-                    reason=f"Session {self._session.id} trained {version.name}.",
-                    origins=dict.fromkeys(version.controls, origin_of(version)),
-                )
-        return Outcome(
-            state=SessionState.COMPLETED,
-            message=version.message or f"{version.name} was trained.",
-            version=version.name,
         )

@@ -17,12 +17,23 @@ class Phase(StrEnum):
 
     DATASET = "dataset"
     BASELINE = "baseline"  # scoring what is served on the hold-out
+    EMBEDDING = "embedding"  # the images that nobody has labelled, for clusters
+    CLUSTERING = "clustering"
     TRAINING = "training"
     SCORING = "scoring"
     PUBLISHING = "publishing"
 
 
-_ORDER = list(Phase)
+# how far each is; sessions that cluster have other phases, none more than a rank apart
+_RANKS = {
+    Phase.DATASET: 0,
+    Phase.BASELINE: 1,
+    Phase.EMBEDDING: 1,
+    Phase.CLUSTERING: 2,
+    Phase.TRAINING: 2,
+    Phase.SCORING: 3,
+    Phase.PUBLISHING: 4,
+}
 
 
 class SessionRecords(Protocol):
@@ -84,7 +95,7 @@ class SessionLog:
             SessionLost, StoreError
         """
         self._progress["phase"] = phase.value
-        self._reach(_ORDER.index(phase), 0)
+        self._reach(_RANKS[phase], 0)
         self._note()
 
     def part(self) -> None:
@@ -121,7 +132,7 @@ class SessionLog:
         """
         self._records.point(self._lease, point)
         tries = self._progress.get("tries")
-        self._reach(_ORDER.index(Phase.TRAINING), point.epoch)
+        self._reach(_RANKS[Phase.TRAINING], point.epoch)
         if tries:  # else the next note of steps tells it soon enough
             self._note()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ml_backend.domain import LabelConfig, ProjectKey, Task
+from ml_backend.domain import DefaultModels, LabelConfig, ProjectKey, Task
 from ml_backend.errors import EngineError
 from ml_backend.service.sessions import TrainingDesk
 from ml_backend.store.components import Components
@@ -53,7 +53,7 @@ class EngineClient(Protocol):
 class WebDependencies:
     """Settings and collaborators of the web process."""
 
-    model: str  # the MODEL setting
+    models: DefaultModels  # what the settings name
     revision: str  # of the post-processing
     program_version: str
     predict_budget_s: float

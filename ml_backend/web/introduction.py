@@ -27,7 +27,7 @@ class Introductions:
             dependencies.parse_label_config
         )
         self._releasing = Releasing(
-            model=dependencies.model,
+            models=dependencies.models,
             revision=dependencies.revision,
             parse=parse,
             components=dependencies.components,

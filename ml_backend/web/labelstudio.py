@@ -81,7 +81,7 @@ class _Routes:
 
     def health(self) -> Response:
         """Say whether projects can be set up; engines may still be starting or away."""
-        resolution = self._own.components.resolution(self._own.model)
+        resolution = self._own.components.resolution(self._own.models.model)
         release = self._own.releases.active(DEFAULT_PROJECT)
         if resolution is not None and resolution.problem is not None:
             raise EngineUnavailable(resolution.problem)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ml_backend.domain import ProjectKey
+from ml_backend.domain import DefaultModels, ProjectKey
 from ml_backend.labelstudio.annotation_rows import read_time
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.learning import LearningOptions
@@ -66,7 +66,7 @@ class Desk:
         self.events = Events(database)
         self.ledger = AnnotationLedger(database)
         planner = Planner(
-            model="auto",
+            models=DefaultModels(),
             defaults=LearningOptions(),
             parse=parse_label_config,
             projects=projects,

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from ml_backend.bootstrap.sessions import training_desk
-from ml_backend.domain import Component
+from ml_backend.domain import Component, DefaultModels
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.settings import Settings
 from ml_backend.store.components import Components
@@ -107,7 +107,7 @@ def make_backend(tmp_path: Path, empty_records: Path) -> Iterator[MakeBackend]:
         engine = settings.pop("engine", FakeEngine())
         own = WebDependencies(
             **{
-                "model": "auto",
+                "models": DefaultModels(),
                 "revision": "1",
                 "program_version": "0.1.0",
                 "predict_budget_s": 5.0,

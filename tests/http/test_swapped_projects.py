@@ -18,7 +18,7 @@ def swap(backend: Backend) -> str:
     """Do what an engine does once the trained network is tried; return the version."""
     own = backend.own
     releasing = Releasing(
-        model=own.model,
+        models=own.models,
         revision=own.revision,
         parse=parse_label_config,
         components=own.components,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ml_backend.domain import DefaultModels
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.targets import asked_by, find_target, subject_of, targets_of
 from ml_backend.learning import LearningOptions
@@ -84,7 +85,7 @@ def test_what_a_control_asks_for_is_its_network_and_the_pixels_that_it_sees() ->
         )
     )
 
-    assert [asked_by(one, "auto") for one in parsed.controls] == [
+    assert [asked_by(one, DefaultModels()) for one in parsed.controls] == [
         "auto",
         "cpsam",
         "auto (channels 1, 0; plane 2)",

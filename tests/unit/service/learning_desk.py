@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ml_backend.domain import Component, ProjectKey
+from ml_backend.domain import Component, DefaultModels, ProjectKey
 from ml_backend.errors import LabelStudioError
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.learning_options import read_learning_options
@@ -249,7 +249,7 @@ def open_desk(folder: Path) -> LearningDesk:
     ledger, sessions = AnnotationLedger(database, clock=clock), Sessions(database, clock=clock)
     versions, components = Versions(database), Components(database)
     planner = Planner(
-        model="auto",
+        models=DefaultModels(),
         defaults=LearningOptions(),
         parse=parse_label_config,
         projects=projects,

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.domain import Component, LabelStudioAccess, Prediction, ProjectKey, Task
+from ml_backend.domain import (
+    Component,
+    DefaultModels,
+    LabelStudioAccess,
+    Prediction,
+    ProjectKey,
+    Task,
+)
 from ml_backend.errors import (
     CheckpointInvalid,
     ConfigError,
@@ -79,7 +86,7 @@ class Engine:
         self.components.record("auto", BASE, device="cpu")
         self.projects.record(PROJECT, hostname=None, access_token=None, label_config=CONFIG)
         self.releasing = Releasing(
-            model="auto",
+            models=DefaultModels(),
             revision="1",
             parse=parse_label_config,
             components=self.components,

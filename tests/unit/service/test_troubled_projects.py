@@ -11,7 +11,7 @@ from time import monotonic, sleep
 import pytest
 import sqlalchemy as sa
 
-from ml_backend.domain import ProjectKey
+from ml_backend.domain import DefaultModels, ProjectKey
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.learning import (
     Annotation,
@@ -129,7 +129,7 @@ def test_who_dies_while_ending_an_unchanged_session_leaves_it_queued(desk: Learn
     loop = LearningLoop(
         events=desk.event_ledger,
         planner=DyingPlanner(
-            model="auto",
+            models=DefaultModels(),
             defaults=LearningOptions(),
             parse=parse_label_config,
             projects=desk.projects,
