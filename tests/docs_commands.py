@@ -268,6 +268,11 @@ TABLE: Sequence[Row] = (
         check=check_ml_backend,
         run_by="tests/unit/cli/test_versions_command.py",
     ),
+    Row(
+        pattern=r"ml-backend (embed|cluster) .*",
+        check=check_ml_backend,
+        run_by="tests/e2e/test_classification.py",
+    ),
     Row(pattern=r"make (demo|demo-check)", check=check_make, run_by="tools/demo.py"),
     Row(pattern=r"make test", check=check_make, run_by=".ci/run"),
     Row(pattern=r"make [a-z-]+", check=check_make, run_by="Makefile"),

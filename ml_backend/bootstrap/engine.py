@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+import torch
 from fastapi import FastAPI
 
+from ml_backend.bootstrap.embeddings import embedding_classifier
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.learning import default_models
 from ml_backend.bootstrap.networks import open_device_segmenter, resolver
 from ml_backend.bootstrap.records import open_database, secret_of
 from ml_backend.domain import POST_PROCESSING_REVISION, Component, ProjectKey, Release
+from ml_backend.engines.classification import is_for_choices
 from ml_backend.errors import BadRequest
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.processes.engine import EngineApp, create_engine_app
@@ -48,11 +51,15 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
     deliveries, open_requests = Deliveries(database), OpenRequests(database)
     with ExitStack() as stack:
         segmenter, device = stack.enter_context(open_device_segmenter(settings))
+        classifier = embedding_classifier(settings, torch.device(device), segmenter.run_on_device)
         resolve = resolver(settings, device)
+
+        def prove(component: Component) -> None:
+            (classifier if is_for_choices(component) else segmenter).warm(component)
 
         def resolve_and_load(name: str) -> Component:
             component = resolve(name)
-            segmenter.warm(component)  # a version is announced once it is known to work
+            prove(component)  # a version is announced once it is known to work
             return component
 
         components = Components(database)
@@ -63,6 +70,7 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
             fetcher=build_fetcher(settings),
             decode=build_decoder(settings),
             segmenter=segmenter,
+            classifier=classifier,
         )
         service = stack.enter_context(
             PredictionService(
@@ -90,7 +98,7 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
                 versions=versions,
                 releases=releases,
             ),
-            prove=segmenter.warm,
+            prove=prove,
             ahead=Ahead(
                 predictions=service,
                 deliveries=deliveries,

@@ -11,7 +11,9 @@ from ml_backend.domain import Component
 from ml_backend.engines.catalogue import resolve_component
 from ml_backend.engines.cellpose import CellposeSegmenter, open_segmenter
 from ml_backend.engines.device_profile import open_device
+from ml_backend.engines.embedder_catalogue import resolve_embedder
 from ml_backend.errors import EngineError, SettingsError
+from ml_backend.labelstudio.targets import EMBEDDER_PREFIX
 from ml_backend.service.file_prediction import FilePredictor
 from ml_backend.settings import Settings
 
@@ -34,12 +36,19 @@ def open_device_segmenter(settings: Settings) -> Iterator[tuple[CellposeSegmente
 
 
 def resolver(settings: Settings, device: str) -> Callable[[str], Component]:
-    """Return what turns a model's name into its verified component."""
-    return partial(
+    """Return what turns the name of a network or embedder into its verified component."""
+    resolve_network = partial(
         resolve_component,
         models_dir=settings.cellpose_models_dir,
         cuda=device.startswith("cuda"),
     )
+
+    def resolve(name: str) -> Component:
+        if name.startswith(EMBEDDER_PREFIX):
+            return resolve_embedder(name.removeprefix(EMBEDDER_PREFIX))
+        return resolve_network(name)
+
+    return resolve
 
 
 @contextmanager

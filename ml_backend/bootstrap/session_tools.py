@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ml_backend import __version__
+from ml_backend.bootstrap.classification_tools import classify_on
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.learning import default_models, learning_defaults
@@ -24,14 +25,20 @@ from ml_backend.engines.networks import load_network
 from ml_backend.errors import TrainingError
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.learning_options import read_learning_options
-from ml_backend.labelstudio.targets import Target, asked_by, find_target
+from ml_backend.labelstudio.targets import (
+    AnyTarget,
+    ChoicesTarget,
+    Target,
+    asked_by,
+    find_target,
+)
 from ml_backend.learning import EpochPoint, LearningOptions, Lease, Session
 from ml_backend.processes.manners import take_second_place
 from ml_backend.settings import Settings
 from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
-from ml_backend.store.projects import Projects
+from ml_backend.store.projects import Project, Projects
 from ml_backend.store.releases import Releases
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.splits import Splits
@@ -82,6 +89,19 @@ def work_on(
     threads = settings.training_threads
     take_second_place(device, threads=threads, gpu_share=settings.training_gpu_share)
     journal = SessionLog(Sessions(database), lease, session)
+    project, found = find_subject(database, session)
+    if isinstance(found, ChoicesTarget):
+        return classify_on(
+            settings,
+            database,
+            session,
+            found,
+            project.label_config,
+            journal=journal,
+            interruption=interruption,
+            folder=folder,
+            device=device,
+        )
     with open_segmenter(
         device, max_networks=settings.max_networks, flow_cache_mb=settings.flow_cache_mb
     ) as segmenter:
@@ -95,6 +115,30 @@ def work_on(
             interruption=interruption,
             folder=folder,
         ).run()
+
+
+def find_subject(database: Database, session: Session) -> tuple[Project, AnyTarget]:
+    """Return the project of a session, and what it is to learn as the label config says now.
+
+    Raises:
+        TrainingError: the label config has changed so that there is nothing to train.
+        ConfigError: it cannot be used any more.
+        StoreError
+    """
+    project = Projects(database).get(session.project)
+    config = parse_label_config(project.label_config) if project else None
+    target = find_target(config, session.controls) if config else None
+    if project is None or target is None:
+        raise TrainingError(_changed(session))
+    return project, target
+
+
+def _changed(session: Session) -> str:
+    return (
+        f"The controls {', '.join(session.controls)} are no longer trained together in "
+        f"project {session.project.project_id}; its label config has changed. Press Start "
+        "Training for a new session."
+    )
 
 
 class Workshop:
@@ -163,15 +207,9 @@ class Workshop:
 
     def _read_subject(self) -> Subject:
         session = self._session
-        project = self._projects.get(session.project)
-        config = parse_label_config(project.label_config) if project else None
-        target = find_target(config, session.controls) if config else None
-        if project is None or not isinstance(target, Target):
-            raise TrainingError(
-                f"The controls {', '.join(session.controls)} are no longer trained together in "
-                f"project {session.project.project_id}; its label config has changed. Press Start "
-                "Training for a new session."
-            )
+        project, target = find_subject(self._database, session)
+        if not isinstance(target, Target):
+            raise TrainingError(_changed(session))
         options, _ = read_learning_options(project.label_config, learning_defaults(self._settings))
         return Subject(
             target=target,

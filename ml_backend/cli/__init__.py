@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ml_backend.cli.checking import config, connect, doctor
+from ml_backend.cli.classes import cluster, embed
 from ml_backend.cli.models import models
 from ml_backend.cli.predicting import predict
 from ml_backend.cli.serving import engine, serve, trainer, web
@@ -13,12 +14,12 @@ from ml_backend.cli.training import train_session
 from ml_backend.cli.versions import versions
 
 app = typer.Typer(
-    help="Cell masks and learning models for Label Studio.",
+    help="Cell masks, classes and learning models for Label Studio.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals may hold secrets
     add_completion=False,
 )
-for command in (serve, connect, doctor, predict, config, web, engine, trainer):
+for command in (serve, connect, doctor, predict, embed, cluster, config, web, engine, trainer):
     app.command()(command)
 app.command(hidden=True)(train_session)
 app.add_typer(models, name="models")

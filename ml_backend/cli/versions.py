@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,6 +105,21 @@ def rollback(
         else:
             activation = desks.version_desk.rollback(key, by=_BY)
     _say_what_happens(activation)
+
+
+@versions.command()
+def pictures(
+    version: Annotated[str, typer.Argument(help="Name of the version.")],
+    output: Annotated[Path, typer.Option(help="Folder for them.")],
+    project: Annotated[
+        str | None, typer.Option(help="Number of its project, where several have one so named.")
+    ] = None,
+) -> None:
+    """Write the pictures of a version that learned classes: the embedding, and each cluster."""
+    from ml_backend.cli.classes import write_pictures
+
+    with sentences():
+        write_pictures(_desks(), version, project, output)
 
 
 @versions.command("clean-up")

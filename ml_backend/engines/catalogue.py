@@ -27,6 +27,7 @@ RESIDUAL_UNET: Final = "residual-unet"
 SAM_VITL: Final = "sam-vitl"
 DINO_VITL: Final = "dino-vitl"
 DINO_VITB: Final = "dino-vitb"
+CLASSIFIER: Final = "classifier"
 
 CELLPOSE_MODELS: Final[Mapping[str, str]] = {
     "cpsam_v2": SAM_VITL,
@@ -269,6 +270,8 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return SAM_VITL
     elif "stem.conv.weight" in shapes:
         return RESIDUAL_UNET
+    elif any(key.startswith("scaling/") for key in shapes):
+        return CLASSIFIER
     some = ", ".join(sorted(shapes)[:3]) or "none"
     raise CheckpointInvalid(
         f"This is no checkpoint of Cellpose 4 or of this package (its keys: {some}, …); "

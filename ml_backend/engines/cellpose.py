@@ -11,6 +11,7 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -43,6 +44,8 @@ from ml_backend.engines.network_store import NetworkStore
 from ml_backend.engines.normalisation import FloatArray
 from ml_backend.engines.scale import median_diameter
 from ml_backend.errors import OutOfMemory
+
+Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +106,14 @@ class CellposeSegmenter:
         """
         verify_component(component)
         return self._networks.prove(component, priority=Priority.BACKGROUND).profile
+
+    def run_on_device(self, work: Callable[[], Result], *, priority: Urgency) -> Result:
+        """Return what `work` returns, run when the device has nothing more urgent to do.
+
+        Raises:
+            EngineUnavailable: it is closed.
+        """
+        return self._networks.device.call(work, priority=priority)
 
     def segment(
         self,

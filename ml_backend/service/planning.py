@@ -13,6 +13,7 @@ from ml_backend.errors import BadRequest, ConfigError
 from ml_backend.labelstudio.learning_options import read_learning_options
 from ml_backend.labelstudio.targets import (
     AnyTarget,
+    ChoicesTarget,
     find_target,
     requested_by,
     subject_of,
@@ -144,6 +145,8 @@ class Planner:
         if session.started_at is not None:
             return None
         hashes = self._ledger.task_hashes(session.project)
+        if not hashes and self._can_cluster(session):
+            return None
         if not hashes:
             return "Nobody has annotated a task of this project yet, so there is nothing to learn."
         last = self._sessions.last_ended(session.project, session.controls)
@@ -169,6 +172,15 @@ class Planner:
             name: last.manifest[name] for name in (TASK_HASHES, SUBJECT) if name in last.manifest
         }
         return {**kept, SAME_AS: self._origin_of(last).id}
+
+    def _can_cluster(self, session: Session) -> bool:
+        """Return whether a session makes clusters of images that nobody has labelled."""
+        try:
+            plan = self._plan(session.project)
+        except ConfigError:
+            return True  # the session says what is wrong with it
+        target = None if plan is None else find_target(plan.config, session.controls)
+        return isinstance(target, ChoicesTarget)
 
     def _learned_the_same(self, session: Session, last: Session, hashes: Mapping[int, str]) -> bool:
         if last.state is not SessionState.COMPLETED:

@@ -7,6 +7,10 @@ Nothing is served by these calls themselves: they leave a row that an engine car
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
 
 from ml_backend.domain import ProjectKey
 from ml_backend.errors import Conflict, NotFound, StoreError
@@ -33,12 +37,43 @@ class ProjectVersions:
     activations: tuple[Activation, ...]  # newest first
 
 
+def _manifest(version: Version) -> dict[str, Any]:
+    path = Path(version.component.path).parent / "manifest.json"
+    try:
+        manifest = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class VersionDesk:
     """Lists and changes what projects serve."""
 
     versions: Versions
     releases: Releases
+
+    def pictures(self, project: ProjectKey, name: str) -> tuple[Path, ...]:
+        """Return the pictures of a version of classes: its embedding, and each cluster's images.
+
+        Raises:
+            NotFound: it has none, or they are not on this machine.
+            StoreError
+        """
+        version = self.versions.get(project, name)
+        named = [] if version is None else _manifest(version).get("pictures", [])
+        folder = Path() if version is None else Path(version.component.path).parent
+        found = tuple(
+            folder / file
+            for file in named
+            if isinstance(file, str) and Path(file).name == file and (folder / file).is_file()
+        )
+        if not found:
+            raise NotFound(
+                f"The version {name[:100]!r} has no pictures on this machine; versions that "
+                "learned classes have them."
+            )
+        return found
 
     def list(self, project: ProjectKey) -> ProjectVersions:
         """Return what `project` serves and could serve.

@@ -4,7 +4,8 @@ The rules are those of `training.dataset`: skipped annotations never count, of s
 of a task the ground truth counts, else the newest, and what cannot be fetched or read is left out
 with a sentence. Choices that the label config no longer has are left out, too. Unlike outlines, a
 choice that somebody accepted as it was predicted counts on both sides: a glance judges it, and
-without such images only those would be compared that the served classifier gets wrong.
+without such images only those would be compared that the served classifier gets wrong. A multiple
+choice that is left empty beside other choices says "none of them", once somebody has used it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class ChoicesDatasetBuilder:
                 if task is not None:
                     found += self._of_task(task, chosen, target, options, access, notes)
                     require_most_fetched(notes, len(task_ids))
-        images = self._sided(project, found, notes)
+        images = self._sided(project, _with_none(found, target), notes)
         return ChoicesDataset(
             training=[image for image in images if image.side is Side.TRAINING],
             hold_out=[image for image in images if image.side is Side.HOLD_OUT],
@@ -181,6 +182,21 @@ class ChoicesDatasetBuilder:
                 continue
             images.append(replace(image, side=side))
         return images
+
+
+def _with_none(found: Sequence[ChosenImage], target: ChoicesTarget) -> list[ChosenImage]:
+    """Return the images with "none of them" where a multiple choice was left empty.
+
+    Whoever chose something else for an image saw that control, too. One that nobody has ever used
+    says nothing.
+    """
+    used = {
+        control.name
+        for control in target.controls
+        if control.multiple and any(control.name in image.chosen for image in found)
+    }
+    nothing: Chosen = dict.fromkeys(used, frozenset())
+    return [replace(image, chosen={**nothing, **image.chosen}) for image in found]
 
 
 def _chosen_of(annotation: Annotation, target: ChoicesTarget, notes: Notes) -> Chosen:

@@ -12,7 +12,8 @@ The rule, for each control by itself:
   images for training must be 0.05 or more above the commonest answer, there must be 10 images or
   more, and on what is held out it is no worse than what is served.
 
-Clusters without names claim nothing: they are served when nothing else is.
+Clusters alone claim nothing: they are served where nothing else is, and made anew when nothing else
+was learned either.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class ControlTrial:
     trained_on: int  # images
     cross_validated: float | None  # the candidate's score on images for training; None = too few
     commonest_cross_validated: float  # the same of the commonest answer
-    claims: bool = True  # whether the candidate answers at all: clusters without names do not
+    claims: bool = True  # whether the candidate answers at all: clusters alone do not
+    has_clusters: bool = False  # whether what is served has clusters that may stay as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +122,11 @@ def _objection(
     quantile: float | None,
 ) -> str | None:
     if not trial.claims:
-        if trial.active is None:
-            return None
-        return "its clusters have no names, and what is served answers"
+        if trial.active is not None:
+            return "nobody has chosen anything for it any more, and what is served answers"
+        if trial.has_clusters:
+            return "nobody has chosen anything for it; its clusters stay as they are"
+        return None
     if len(trial.truth) < ENOUGH_IMAGES:
         return _objection_by_few(trial, rise)
     if not _reaches(score - commonest, LEAST_OVER_COMMONEST):

@@ -134,7 +134,11 @@ def _manifest(publication: Publication, *, sha256: str) -> dict[str, Any]:
         "name": publication.name,
         "sha256": sha256,
         "architecture": {"name": publication.parent.architecture},
-        "parent": {"name": publication.parent.name, "sha256": publication.parent.sha256},
+        "parent": {
+            "name": publication.parent.name,
+            "sha256": publication.parent.sha256,
+            "path": publication.parent.path,
+        },
         "licence": publication.licence,
         "session": publication.session_id,
     }

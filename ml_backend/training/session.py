@@ -208,7 +208,7 @@ class SessionRun:
                     "data": data_of(dataset),
                 },
                 metrics=verdict.numbers,
-                promote=verdict.promote,
+                take=self._session.controls if verdict.promote else (),
                 sentence=verdict.sentence,
                 base_requested=dataset.manifest.get("base_requested"),
             )

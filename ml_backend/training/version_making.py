@@ -22,6 +22,8 @@ from ml_backend.training.outcome import Outcome
 from ml_backend.training.publishing import Publication, Publisher, version_name
 from ml_backend.training.session_log import SessionLog
 
+TAKE = "take"  # in a version's metrics: the controls that it was better for
+
 
 class VersionRecords(Protocol):
     """The part of the versions' records that a session writes to."""
@@ -64,7 +66,7 @@ class Made:
     diameter: float | None
     facts: Mapping[str, Any] = field(repr=False)  # for the manifest
     metrics: Mapping[str, Any]  # for the records
-    promote: bool
+    take: tuple[str, ...]  # the controls that it shall be served for; empty: only if asked
     sentence: str  # what is to be said of it
     base_requested: str | None
     pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -127,7 +129,7 @@ class VersionMaker:
             session_id=session.id,
             parent=made.start.name,
             created_at=self.clock(),
-            metrics={**made.metrics, "promote": made.promote},
+            metrics={**made.metrics, "promote": bool(made.take), TAKE: list(made.take)},
             message=made.sentence,
             base_requested=made.base_requested,
         )
@@ -143,11 +145,12 @@ class VersionMaker:
                 for origin in activation.origins.values()
             )
             if version.name not in asked:
+                controls = version.metrics.get(TAKE) or version.controls
                 self.versions.request(
                     version.project,
-                    components=dict.fromkeys(version.controls, version.component),
+                    components=dict.fromkeys(controls, version.component),
                     reason=f"Session {self.session.id} trained {version.name}.",
-                    origins=dict.fromkeys(version.controls, origin_of(version)),
+                    origins=dict.fromkeys(controls, origin_of(version)),
                 )
         return Outcome(
             state=SessionState.COMPLETED,

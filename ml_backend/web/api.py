@@ -6,6 +6,7 @@ Errors are problem+json (RFC 9457) with our stable codes; `app.py` writes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +23,7 @@ from ml_backend.web.api_access import admit_local
 from ml_backend.web.api_shapes import (
     ACTIVATION_SCHEMA,
     CURVES_SCHEMA,
+    PICTURES_SCHEMA,
     PROBLEM_SCHEMA,
     SESSION_SCHEMA,
     VERSION_SCHEMA,
@@ -69,6 +71,8 @@ def make_api(dependencies: WebDependencies) -> APIRouter:
         ("POST", "/sessions/{session_id}/stop", routes.stop, 202, SESSION_SCHEMA, None),
         ("POST", "/sessions/{session_id}/resume", routes.resume, 202, SESSION_SCHEMA, None),
         ("GET", "/versions", routes.list_versions, 200, page_schema(VERSION_SCHEMA), None),
+        ("GET", "/versions/{name}/pictures", routes.list_pictures, 200, PICTURES_SCHEMA, None),
+        ("GET", "/versions/{name}/pictures/{file}", routes.version_picture, 200, None, None),
         ("POST", "/versions/rollback", routes.rollback, 202, ACTIVATION_SCHEMA, _PROJECT_BODY),
         ("POST", "/versions/{name}/activate", routes.activate, 202, ACTIVATION_SCHEMA, None),
         ("GET", "/activations", routes.list_activations, 200, page_schema(ACTIVATION_SCHEMA), None),
@@ -176,6 +180,21 @@ class _Routes:
             for overview in versions.versions
         ]
         return _page(found, limit, after)
+
+    def list_pictures(self, name: str, project: _Project = None) -> Response:
+        """List the pictures of a version that learned classes: the embedding, each cluster."""
+        return json_response({"items": [path.name for path in self._pictures(name, project)]})
+
+    def version_picture(self, name: str, file: str, project: _Project = None) -> Response:
+        """Show one picture of a version."""
+        for path in self._pictures(name, project):
+            if path.name == file:
+                return Response(path.read_bytes(), media_type="image/png")
+        raise NotFound(f"The version has no picture {file[:100]!r}; /pictures lists them.")
+
+    def _pictures(self, name: str, project: str | None) -> tuple[Path, ...]:
+        key = find_version(self._own.projects, self._own.versions, name, project=project)
+        return self._versions.pictures(key, name)
 
     def list_activations(
         self, project: _Project = None, limit: _Limit = DEFAULT_LIMIT, after: _After = None

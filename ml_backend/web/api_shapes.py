@@ -142,6 +142,11 @@ SESSION_SCHEMA = {
         "report": _OBJECT,
     },
 }
+PICTURES_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"items": {"type": "array", "items": {"type": "string"}}},
+    "required": ["items"],
+}
 CURVES_SCHEMA = {
     "type": "object",
     "additionalProperties": {

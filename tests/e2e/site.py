@@ -35,6 +35,7 @@ class Site:
     client: LabelStudioClient
     backend: RunningBackend
     files: Path  # what Label Studio may serve as local files
+    api_key: str  # of the person, legacy or personal access token
 
     def make_project(self, images: Sequence[Path], config: str = "polygons.xml") -> int:
         """Return the number of a new project with these uploads, not connected yet."""
@@ -115,6 +116,7 @@ def open_site(folder: Path, program: Path, seed: Path, *, personal_token: bool) 
             client=LabelStudioClient(label_studio.url, key),
             backend=backend,
             files=files,
+            api_key=key,
         )
 
 

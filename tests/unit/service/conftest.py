@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from ml_backend.domain import (
+    ChoicesControl,
+    Classification,
     Component,
     FetchedFile,
     Image,
@@ -92,6 +94,23 @@ class FakeSegmenter:
 
 
 @dataclass
+class FakeClassifier:
+    """Always gives the control's first choice."""
+
+    def classify(
+        self,
+        fetch: Callable[[], FetchedFile],
+        decode: Callable[[FetchedFile], Image],
+        control: ChoicesControl,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> Classification:
+        decode(fetch())
+        return Classification(choices=control.choices[:1], score=0.25, cluster=7)
+
+
+@dataclass
 class Bench:
     """Everything a test of the prediction service needs."""
 
@@ -120,7 +139,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     segmenter = FakeSegmenter()
     kept, open_requests = KeptPredictions(database), OpenRequests(database)
     deliveries = Deliveries(database)
-    predictor = TaskPredictor(fetcher=FakeFetcher(), decode=decode_square, segmenter=segmenter)
+    predictor = TaskPredictor(
+        fetcher=FakeFetcher(),
+        decode=decode_square,
+        segmenter=segmenter,
+        classifier=FakeClassifier(),
+    )
     with PredictionService(predictor, kept, deliveries, open_requests, threads=2) as service:
         yield Bench(
             service=service,

@@ -1,0 +1,78 @@
+"""The pictures of what a project's images were found to be: all at once, and cluster by cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.domain import Image
+from ml_backend.service.contact_sheet import contact_sheet
+from ml_backend.service.embedding_picture import embedding_picture
+from ml_backend.service.projection import projection
+
+EMBEDDING_PICTURE = "embedding.png"
+MOST_SHEETS = 64  # clusters, the largest first
+IMAGES_PER_SHEET = 48
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+def sheet_name(cluster: int) -> str:
+    """Return the file name of a cluster's contact sheet."""
+    return f"cluster-{cluster}.png"
+
+
+def project_pictures(
+    *,
+    task_ids: Sequence[int],
+    points: FloatArray,
+    clusters: IntArray,
+    distances: FloatArray,
+    chosen: Mapping[int, str],
+    thumbnail: Callable[[int], Image | None],
+    title: str,
+    go_on: Callable[[], None] = lambda: None,
+) -> dict[str, bytes]:
+    """Return PNG files by name: the embedding in a plane, and a contact sheet of each cluster.
+
+    Args:
+        task_ids: (N,) of the images.
+        points: (N, D) float32, scaled.
+        clusters: (N,) identity of each image's cluster, negative for none.
+        distances: (N,) to the cluster's centre; what is nearest comes first on its sheet.
+        chosen: by task, what people chose.
+        thumbnail: returns a task's image, None where it is not to be had.
+        title: of the first picture, and the beginning of the others'.
+        go_on: called before each picture; ends everything by raising.
+    """
+    go_on()
+    labels = [chosen.get(task_id) for task_id in task_ids]
+    pictures = {
+        EMBEDDING_PICTURE: embedding_picture(
+            projection(points), clusters.tolist(), labels, title=title
+        )
+    }
+    numbers, sizes = np.unique(clusters[clusters >= 0], return_counts=True)
+    for number in numbers[np.argsort(-sizes, kind="stable")][:MOST_SHEETS].tolist():
+        go_on()
+        members = np.flatnonzero(clusters == number)
+        members = members[np.argsort(distances[members], kind="stable")]
+        shown = [
+            (image.pixels, _caption(task_ids[index], labels[index]))
+            for index in members[:IMAGES_PER_SHEET].tolist()
+            if (image := thumbnail(task_ids[index])) is not None
+        ]
+        pictures[sheet_name(number)] = contact_sheet(
+            [pixels for pixels, _ in shown],
+            [caption for _, caption in shown],
+            title=f"{title}: cluster {number}",
+            total=len(members),
+        )
+    return pictures
+
+
+def _caption(task_id: int, label: str | None) -> str:
+    return f"task {task_id}" if label is None else f"task {task_id}\n{label}"

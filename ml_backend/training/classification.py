@@ -1,0 +1,387 @@
+"""One session that learns the classes of images: clusters, heads, gate, a published version.
+
+What takes long, the embeddings, is kept on disk as it is made; the rest takes seconds and is done
+anew when a session is taken up again. Each `Choices` control competes for itself: the new version
+is served for those that it is better for, the others keep theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.domain import ChoicesControl, Component
+from ml_backend.engines.classifier import Classifier, ControlModel
+from ml_backend.engines.classifier_file import to_file
+from ml_backend.engines.clustering import (
+    Clustering,
+    assign,
+    choose_k,
+    fit_clusters,
+    name_clusters,
+)
+from ml_backend.engines.head_competition import compete
+from ml_backend.engines.head_models import Kind
+from ml_backend.engines.head_trials import ItemClusters
+from ml_backend.engines.heads import Head
+from ml_backend.engines.scaling import Scaling, fit_scaling
+from ml_backend.errors import TrainingError
+from ml_backend.learning import Promotion, Session, SessionState, Trigger
+from ml_backend.training.choices_dataset import ChoicesDataset, ChosenImage
+from ml_backend.training.choices_gate import (
+    ControlTrial,
+    ControlVerdict,
+    Marks,
+    commonest_answer,
+    judge_control,
+    marks_of,
+    score_of,
+    takes_candidate,
+)
+from ml_backend.training.interruption import Interruption
+from ml_backend.training.outcome import Outcome
+from ml_backend.training.project_images import ProjectImages
+from ml_backend.training.publishing import Publisher
+from ml_backend.training.session_log import Phase, SessionLog
+from ml_backend.training.version_making import Made, VersionMaker, VersionRecords
+
+WEIGHTS: Final = "classifier.safetensors"  # in the session's folder
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clustered:
+    """All images of a project in their clusters, for pictures."""
+
+    task_ids: tuple[int, ...]
+    points: FloatArray = field(repr=False)  # (N, d) scaled
+    clusters: IntArray = field(repr=False)  # (N,) identities
+    distances: FloatArray = field(repr=False)  # (N,) to the centres
+    chosen: Mapping[int, str] = field(repr=False)  # by task, what people chose
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTools:
+    """What a session works with."""
+
+    controls: tuple[ChoicesControl, ...]
+    embedder: Component
+    embedder_sha256: str  # of all that decides an embedding, also how images are prepared
+    families: Mapping[str, slice] | None  # columns of an embedding that belong together
+    dataset: Callable[[], ChoicesDataset]
+    images: Callable[[ChoicesDataset], ProjectImages]  # embeds what is missing
+    # what a control is served with now, of the same embedder; None: nothing that was learned
+    served: Callable[[str], Classifier | None]
+    draw: Callable[[Clustered], Mapping[str, bytes]]  # PNG files by name
+    promotion: Promotion
+    publisher: Publisher
+    versions: VersionRecords
+    base_requested: str
+    facts: Mapping[str, Any]  # for the version's manifest
+    seed: int = 0
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """One control's candidate, and what the gate says of it."""
+
+    control: ChoicesControl
+    model: ControlModel
+    verdict: ControlVerdict
+    taken: bool
+
+
+class ClassificationRun:
+    """Runs one session in this process; `run` is called once."""
+
+    def __init__(
+        self,
+        session: Session,
+        tools: ClassificationTools,
+        *,
+        journal: SessionLog,
+        interruption: Interruption,
+        folder: Path,
+    ) -> None:
+        """Keep the collaborators; `folder` is the session's own."""
+        self._session = session
+        self._own = tools
+        self._journal = journal
+        self._interruption = interruption
+        self._folder = folder
+        self._maker = VersionMaker(
+            session=session,
+            publisher=tools.publisher,
+            versions=tools.versions,
+            journal=journal,
+            clock=tools.clock,
+        )
+
+    def run(self) -> Outcome:
+        """Return what came of it, for the records; see `outcome.guarded` for what it raises."""
+        made = self._maker.made_before()
+        if made is not None:
+            return self._maker.conclude(made)
+        self._journal.phase(Phase.DATASET)
+        dataset = self._own.dataset()
+        self._journal.keep_manifest(
+            {**dataset.manifest, "base_requested": self._own.base_requested}
+        )
+        self._journal.tell(**dataset.report)
+        self._interruption.check()
+        if self._session.trigger is Trigger.POLICY and not (dataset.training or dataset.hold_out):
+            return Outcome(
+                state=SessionState.COMPLETED,
+                message=f"Nobody has chosen anything for {', '.join(self._session.controls)} yet. "
+                "Press Start Training for clusters of similar images.",
+            )
+
+        self._journal.phase(Phase.EMBEDDING)
+        images = self._own.images(dataset)
+        self._journal.tell(embedded=len(images.task_ids), not_embedded=list(images.left_out))
+        if not images.task_ids:
+            raise TrainingError(
+                "There is no image to learn from: nobody has chosen anything yet, and the "
+                "project's images could not be asked for; set LABEL_STUDIO_API_KEY, or label some."
+            )
+        self._journal.phase(Phase.CLUSTERING)
+        scaling = fit_scaling(images.embeddings, groups=self._own.families)
+        models = {
+            control.name: self._learn(control, dataset, images, scaling)
+            for control in self._own.controls
+        }
+        candidate = Classifier(
+            embedder=self._own.embedder.name,
+            embedder_sha256=self._own.embedder_sha256,
+            scaling=scaling,
+            controls=models,
+        )
+        self._journal.phase(Phase.SCORING)
+        trials = [self._try(control, candidate, dataset) for control in self._own.controls]
+        self._tell(trials)
+        weights = self._folder / WEIGHTS
+        to_file(weights, candidate)
+        pictures = self._draw(candidate, images, dataset)
+        with self._interruption.shielded():  # short, and whole the next time if it is killed
+            self._journal.phase(Phase.PUBLISHING)
+            return self._maker.conclude(self._maker.make(self._made(trials, weights, pictures)))
+
+    def _learn(
+        self,
+        control: ChoicesControl,
+        dataset: ChoicesDataset,
+        images: ProjectImages,
+        scaling: Scaling,
+    ) -> ControlModel:
+        """Return what the images for training teach of one control."""
+        training = [image for image in dataset.training if control.name in image.chosen]
+        chosen = {image.task_id: image.chosen[control.name] for image in training}
+        points = scaling.apply(images.embeddings)
+        served = self._own.served(control.name)
+        clustering = fit_clusters(
+            points,
+            k=control.options.clusters
+            or choose_k(list(chosen.values()), items=len(images.task_ids)),
+            seed=self._own.seed,
+            previous=None if served is None else served.controls[control.name].clustering,
+            previous_identities=_clusters_of(served, control.name, images.embeddings),
+            on_progress=lambda _share: self._go_on(),
+        )
+        rows, _ = assign(points, clustering)
+        labelled = [index for index, task in enumerate(images.task_ids) if task in chosen]
+        self._go_on()
+        return ControlModel(
+            classes=control.choices,
+            multiple=control.multiple,
+            head=self._compete(control, training, scaling, clustering),
+            clustering=clustering,
+            cluster_names=name_clusters(
+                clustering.identities[rows[labelled]],
+                [chosen[images.task_ids[index]] for index in labelled],
+                multiple=control.multiple,
+            ),
+        )
+
+    def _compete(
+        self,
+        control: ChoicesControl,
+        training: Sequence[ChosenImage],
+        scaling: Scaling,
+        clustering: Clustering,
+    ) -> Head | None:
+        if not training:
+            return None
+        points = scaling.apply(_embeddings(training))
+        rows, _ = assign(points, clustering)
+        return compete(
+            points,
+            [image.chosen[control.name] for image in training],
+            control.choices,
+            multiple=control.multiple,
+            seed=self._own.seed,
+            clusters=ItemClusters(rows=rows, count=len(clustering)),
+            groups=[image.group for image in training],
+            on_progress=lambda _share: self._go_on(),
+        )
+
+    def _try(
+        self, control: ChoicesControl, candidate: Classifier, dataset: ChoicesDataset
+    ) -> _Trial:
+        """Return how a control's candidate does beside what is served, on the hold-out."""
+        name, choices, multiple = control.name, control.choices, control.multiple
+        training = [image for image in dataset.training if name in image.chosen]
+        hold_out = [image for image in dataset.hold_out if name in image.chosen]
+        learned_from = marks_of([image.chosen[name] for image in training], choices)
+        served = self._own.served(name)
+        answers = served is not None and served.controls[name].head is not None
+        head = candidate.controls[name].head
+
+        def marks(classifier: Classifier) -> Marks:
+            if not hold_out:
+                return marks_of([], choices)
+            found = classifier.answer(name, _embeddings(hold_out))
+            return marks_of([decision.choices for decision in found.decisions], choices)
+
+        verdict = judge_control(
+            ControlTrial(
+                name=name,
+                multiple=multiple,
+                truth=marks_of([image.chosen[name] for image in hold_out], choices),
+                candidate=marks(candidate),
+                active=marks(served) if served is not None and answers else None,
+                commonest=commonest_answer(learned_from, len(hold_out), multiple=multiple),
+                trained_on=len(training),
+                cross_validated=None if head is None else head.report.scores.get(head.kind),
+                commonest_cross_validated=score_of(
+                    learned_from,
+                    commonest_answer(learned_from, len(training), multiple=multiple),
+                    multiple=multiple,
+                ),
+                claims=head is not None,
+                has_clusters=served is not None and bool(dataset.training or dataset.hold_out),
+            )
+        )
+        return _Trial(
+            control=control,
+            model=candidate.controls[name],
+            verdict=verdict,
+            taken=takes_candidate(verdict, self._own.promotion, claims=head is not None),
+        )
+
+    def _tell(self, trials: Sequence[_Trial]) -> None:
+        self._journal.tell(
+            gate={
+                trial.control.name: {**trial.verdict.numbers, "taken": trial.taken}
+                for trial in trials
+            },
+            learned={trial.control.name: _learned(trial.model) for trial in trials},
+            verdict=" ".join(trial.verdict.sentence for trial in trials),
+        )
+
+    def _draw(
+        self, classifier: Classifier, images: ProjectImages, dataset: ChoicesDataset
+    ) -> Mapping[str, bytes]:
+        first = self._own.controls[0].name
+        found = classifier.answer(first, images.embeddings)
+        self._go_on()
+        return self._own.draw(
+            Clustered(
+                task_ids=images.task_ids,
+                points=classifier.scaling.apply(images.embeddings),
+                clusters=found.clusters,
+                distances=found.distances,
+                chosen={
+                    image.task_id: ", ".join(sorted(image.chosen[first]))
+                    for image in (*dataset.training, *dataset.hold_out)
+                    if first in image.chosen
+                },
+            )
+        )
+
+    def _made(self, trials: Sequence[_Trial], weights: Path, pictures: Mapping[str, bytes]) -> Made:
+        taken = [trial for trial in trials if trial.taken]
+        kinds = sorted({_kind(trial.model) for trial in taken or trials})
+        verdicts = " ".join(trial.verdict.sentence for trial in trials)
+        if taken:
+            sentence = f"Promoted: {verdicts}"
+        elif self._own.promotion is Promotion.NEVER:
+            sentence = f"Kept as a candidate, because this project never promotes: {verdicts}"
+        else:
+            sentence = f"Kept as a candidate: {verdicts}"
+        numbers = {trial.control.name: dict(trial.verdict.numbers) for trial in trials}
+        return Made(
+            weights=weights,
+            start=self._own.embedder,
+            named_after=f"{self._own.embedder.name}-{'-'.join(kinds)}",
+            diameter=None,
+            facts={
+                **self._own.facts,
+                "controls": list(self._session.controls),
+                "metrics": numbers,
+                "learned": {trial.control.name: _learned(trial.model) for trial in trials},
+                "pictures": sorted(pictures),
+            },
+            metrics={"controls": numbers},
+            take=tuple(trial.control.name for trial in taken),
+            sentence=sentence,
+            base_requested=self._own.base_requested,
+            pictures=pictures,
+        )
+
+    def _go_on(self) -> None:
+        self._interruption.check()
+        self._journal.part()
+
+
+def _embeddings(images: Sequence[ChosenImage]) -> FloatArray:
+    return np.stack([image.embedding for image in images])
+
+
+def _clusters_of(
+    classifier: Classifier | None, control: str, embeddings: FloatArray
+) -> IntArray | None:
+    """Return the cluster of each image by what is served, None where nothing is."""
+    return None if classifier is None else classifier.answer(control, embeddings).clusters
+
+
+def _kind(model: ControlModel) -> str:
+    return str((Kind.CLUSTERS if model.head is None else model.head.kind).value)
+
+
+def _learned(model: ControlModel) -> dict[str, Any]:
+    """Return what a report says of a candidate, JSON-able."""
+    head = model.head
+    clusters = {
+        str(identity): {
+            "choices": list(name.choices),
+            "support": name.support,
+            "purity": round(name.purity, 4),
+        }
+        for identity, name in model.cluster_names.items()
+    }
+    learned: dict[str, Any] = {
+        "clusters": 0 if model.clustering is None else len(model.clustering),
+        "named_clusters": clusters,
+    }
+    if head is None:
+        return {**learned, "head": None}
+    return {
+        **learned,
+        "head": head.kind.value,
+        "metric": head.report.metric,
+        "cross_validated": {kind.value: score for kind, score in head.report.scores.items()},
+        "images": head.report.items,
+        "of_each_choice": dict(head.report.items_per_class),
+        "calibration_error_before": head.report.calibration_error_before,
+        "calibration_error": head.report.calibration_error_after,
+        "remarks": list(head.report.remarks),
+    }
