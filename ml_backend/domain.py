@@ -17,6 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+CLASSIFIER = "classifier"
+"""The architecture of components that learned classes; those that only embed answer nothing."""
+
 POST_PROCESSING_REVISION = "1"
 """Part of every version string: raised when the same network would answer something else."""
 
@@ -95,7 +98,8 @@ class Control:
     value_key: str  # key in task data that holds the image's address, e.g. "image"
     labels: tuple[str, ...]  # as the config lists them, its own or its Labels control's
     labels_name: str | None  # name of the separate Labels control of a bare tag, else None
-    label: str  # the label the instances get
+    label: str  # the label the instances get, until classes were learned
+    classes: tuple[str, ...] = ()  # labels that are told apart; empty: all get `label`
     segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
     score_threshold: float = 0.0  # 0..1; instances that score lower are left out
     max_regions: int | None = None  # above it brush and bitmask are merged; None = 100
@@ -126,12 +130,14 @@ class ClassificationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoicesControl:
-    """One `Choices` tag of a label config, which classifications will feed."""
+    """What classifications will feed: a `Choices` tag of a label config, or a control's labels."""
 
-    name: str  # goes into from_name
+    name: str  # goes into from_name; of a control's labels: its name and "/labels"
     to_name: str  # name of the Image tag
     value_key: str  # key in task data that holds the image's address
     choices: tuple[str, ...]  # as results name them, in the config's order
+    objects_of: str | None = None  # control whose single objects have choices; None = the image
+    is_label: bool = False  # the choice is the label of the object's region
     multiple: bool = False  # whether one image can have several
     options: ClassificationOptions = field(default_factory=ClassificationOptions)
     cluster_tag: ClusterTag | None = None  # where people can read the number of the cluster
@@ -165,6 +171,15 @@ class LabelConfig:
     def served(self) -> tuple[ServedControl, ...]:
         """Return all controls that we feed."""
         return (*self.controls, *self.choices)
+
+    @property
+    def image_choices(self) -> tuple[ChoicesControl, ...]:
+        """Return the controls whose choices are about a whole image."""
+        return tuple(control for control in self.choices if control.objects_of is None)
+
+    def object_choices(self, control: Control) -> tuple[ChoicesControl, ...]:
+        """Return the controls whose choices are about the single objects of `control`."""
+        return tuple(choice for choice in self.choices if choice.objects_of == control.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +227,15 @@ class Segmentation:
     diameter: float  # pixels, image frame: given or estimated
     notes: tuple[str, ...] = ()  # a sentence each, for the person who sees the result
 
+    def above(self, threshold: float) -> npt.NDArray[np.bool_]:
+        """Return which instances score `threshold` (0..1) or more, (N,)."""
+        # float32 scores against a decimal threshold: 0.3 as float32 is not below 0.3
+        return np.asarray((self.scores >= np.float32(threshold)) | (threshold <= 0), np.bool_)
+
     def scoring_at_least(self, threshold: float) -> Segmentation:
         """Return the instances that score `threshold` (0..1) or more, numbered anew."""
-        # float32 scores against a decimal threshold: 0.3 as float32 is not below 0.3
-        kept = self.scores >= np.float32(threshold)
-        if threshold <= 0 or kept.all():
+        kept = self.above(threshold)
+        if kept.all():
             return self
         renumbered = np.zeros(len(self.scores) + 1, dtype=np.int32)
         renumbered[1:][kept] = np.arange(1, int(kept.sum()) + 1)
@@ -344,6 +363,21 @@ class ImageClassifier(Protocol):
 
         `fetch` and `decode` are called only where they are needed: not where nothing was learned
         yet, or where the image's embedding is at hand.
+
+        Raises:
+            ImageError, ModelError, OutOfMemory, EngineError
+        """
+        ...
+
+    def classify_objects(
+        self,
+        cutouts: Sequence[Pixels],
+        control: ChoicesControl,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> list[Classification]:
+        """Return what `component` says of single objects, each cut out of its image.
 
         Raises:
             ImageError, ModelError, OutOfMemory, EngineError

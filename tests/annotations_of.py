@@ -15,16 +15,17 @@ from ml_backend.training.annotated_image import AnnotatedImage, Area
 
 POLYGONS = (
     '<View><Image name="img" value="$image"/>'
-    '<PolygonLabels name="cells" toName="img"><Label value="Cell"/><Label value="Debris"/>'
+    '<PolygonLabels name="cells" toName="img" model_label="Cell"><Label value="Cell"/>'
+    '<Label value="Debris"/>'
     "</PolygonLabels></View>"
 )
 
 
-def config_of(*tags: str) -> LabelConfig:
+def config_of(*tags: str, options: str = 'model_label="Cell"') -> LabelConfig:
     """Return a config in which each tag, e.g. `BrushLabels`, is a control of the same image."""
     controls = "".join(
-        f'<{tag} name="{tag.lower()}" toName="img"><Label value="Cell"/><Label value="Debris"/>'
-        f"</{tag}>"
+        f'<{tag} name="{tag.lower()}" toName="img" {options}><Label value="Cell"/>'
+        f'<Label value="Debris"/></{tag}>'
         for tag in tags
     )
     return parse_label_config(f'<View><Image name="img" value="$image"/>{controls}</View>')
@@ -32,7 +33,8 @@ def config_of(*tags: str) -> LabelConfig:
 
 def target_of(config: LabelConfig | None = None) -> Target:
     """Return the one target of a config."""
-    (target,) = targets_of(config or parse_label_config(POLYGONS))
+    targets = targets_of(config or parse_label_config(POLYGONS))
+    (target,) = [target for target in targets if isinstance(target, Target)]
     return target
 
 

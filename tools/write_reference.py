@@ -24,7 +24,12 @@ from ml_backend.domain import ControlTag  # noqa: E402
 from ml_backend.engines.catalogue import built_in_networks, model_names  # noqa: E402
 from ml_backend.errors import BackendError  # noqa: E402
 from ml_backend.labelstudio.learning_options import LEARNING_OPTIONS  # noqa: E402
-from ml_backend.labelstudio.options import OPTIONS, Option  # noqa: E402
+from ml_backend.labelstudio.options import (  # noqa: E402
+    CHOICES_OPTIONS,
+    CLUSTER_OPTIONS,
+    OPTIONS,
+    Option,
+)
 from ml_backend.settings import Settings  # noqa: E402
 from ml_backend.web.app import STATUS_BY_CODE  # noqa: E402
 
@@ -74,6 +79,17 @@ See [models](../how-to/models.md).
 
 Changing an option that changes predictions makes a new model version:
 [what happens then](../how-to/connect.md#what-happens-when-the-model-version-changes).
+
+## Options for classes
+
+These go onto a `Choices` tag, onto its `Image` tag or onto the root tag; where the labels of cells
+are learned, onto the control. What they do: [classification](../how-to/classification.md).
+
+{_table(heads, _option_rows(CHOICES_OPTIONS))}
+
+This one goes onto a `Number` or `TextArea` tag:
+
+{_table(heads, _option_rows(CLUSTER_OPTIONS))}
 
 ## Options for training
 

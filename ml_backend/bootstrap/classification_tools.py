@@ -158,7 +158,7 @@ class ClassificationWorkshop:
         builder = ChoicesDatasetBuilder(
             fetcher=build_fetcher(settings),
             decode=build_decoder(settings),
-            embed=self._project_embedder.one,
+            embed=self._project_embedder,
             ledger=AnnotationLedger(self._database),
             splits=Splits(self._database),
             on_task=self._go_on,
@@ -169,7 +169,8 @@ class ClassificationWorkshop:
     def _images(self, dataset: ChoicesDataset) -> ProjectImages:
         """Embed all images of the project, or those that are labelled where it cannot be asked."""
         label_studio = label_studio_of(self._settings, self._projects, self._session.project)
-        if label_studio is not None:
+        # which objects there are, only people have said: those of their annotations
+        if label_studio is not None and self._target.shape is None:
             try:
                 tasks = list(label_studio.tasks(self._session.project.project_id))
             except LabelStudioError as error:
@@ -178,7 +179,7 @@ class ClassificationWorkshop:
                 return self._project_embedder.embed(tasks)
         labelled = [*dataset.training, *dataset.hold_out]
         return ProjectImages(
-            task_ids=tuple(image.task_id for image in labelled),
+            items=tuple(image.item for image in labelled),
             embeddings=self._project_embedder.stacked([image.embedding for image in labelled]),
         )
 
@@ -199,7 +200,7 @@ class ClassificationWorkshop:
 
     def _draw(self, clustered: Clustered) -> Mapping[str, bytes]:
         return project_pictures(
-            task_ids=clustered.task_ids,
+            items=clustered.items,
             points=clustered.points,
             clusters=clustered.clusters,
             distances=clustered.distances,

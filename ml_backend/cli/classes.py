@@ -56,7 +56,7 @@ def embed(project: ProjectNumber) -> None:
             )
     for target, images in made:
         _say(
-            f"{len(images.task_ids)} images are embedded for {', '.join(target.names)}, "
+            f"{len(images.items)} images are embedded for {', '.join(target.names)}, "
             f"{images.embeddings.shape[1]} numbers each"
         )
         for sentence in images.left_out[:_SHOWN_LEFT_OUT]:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from ml_backend.domain import Component
+from ml_backend.domain import CLASSIFIER, Component
 from ml_backend.engines.checkpoint_keys import checkpoint_shapes
 from ml_backend.errors import CheckpointInvalid, ModelError, ModelNotFound
 
@@ -27,7 +27,6 @@ RESIDUAL_UNET: Final = "residual-unet"
 SAM_VITL: Final = "sam-vitl"
 DINO_VITL: Final = "dino-vitl"
 DINO_VITB: Final = "dino-vitb"
-CLASSIFIER: Final = "classifier"
 
 CELLPOSE_MODELS: Final[Mapping[str, str]] = {
     "cpsam_v2": SAM_VITL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -13,21 +13,23 @@ import numpy as np
 import structlog
 
 from ml_backend.domain import (
+    CLASSIFIER,
     ChoicesControl,
     Classification,
     Component,
     FetchedFile,
     Image,
+    Pixels,
     Priority,
     Urgency,
 )
 from ml_backend.engines import descriptors
-from ml_backend.engines.catalogue import CLASSIFIER, manifest_of, verify_component
+from ml_backend.engines.catalogue import manifest_of, verify_component
 from ml_backend.engines.classifier import Classifier
 from ml_backend.engines.classifier_file import from_file
 from ml_backend.engines.clustering import NO_CLUSTER
 from ml_backend.engines.embedder_catalogue import DESCRIPTORS, TIMM, descriptors_component
-from ml_backend.engines.embedding import Embedder
+from ml_backend.engines.embedding import Embedder, Embeddings
 from ml_backend.engines.embedding_cache import EmbeddingCache
 from ml_backend.engines.image_embeddings import (
     Embeddable,
@@ -145,18 +147,47 @@ class EmbeddingClassifier:
                 decode=partial(decode, file),
             )
         )
-        answers = classifier.answer(control.name, vector[None], unsure_below=options.unsure_below)
-        (decision,) = answers.decisions
-        cluster = int(answers.clusters[0])
-        allowed = set(control.choices)
-        # the config may have lost a choice since
-        choices = tuple(choice for choice in decision.choices if choice in allowed)
-        has_head = classifier.controls[control.name].head is not None
-        return Classification(
-            choices=choices,
-            score=decision.score if has_head else None,
-            cluster=None if cluster == NO_CLUSTER else cluster,
+        (answer,) = self._answers(classifier, control, vector[None])
+        return answer
+
+    def classify_objects(
+        self,
+        cutouts: Sequence[Pixels],
+        control: ChoicesControl,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> list[Classification]:
+        """Return what `component` says of single objects, each cut out of its image.
+
+        Raises:
+            ImageError, ModelError, OutOfMemory, EngineError
+        """
+        classifier = self._classifier(component)
+        embeddings = ImageEmbeddings(
+            self._embedder_for(classifier, component),
+            self._cache,
+            on_device=self._on_device(classifier.embedder, priority),
         )
+        vectors = embeddings.pixels(cutouts)
+        return self._answers(classifier, control, vectors)
+
+    def _answers(
+        self, classifier: Classifier, control: ChoicesControl, embeddings: Embeddings
+    ) -> list[Classification]:
+        answers = classifier.answer(
+            control.name, embeddings, unsure_below=control.options.unsure_below
+        )
+        allowed = set(control.choices)  # the config may have lost one since
+        has_head = classifier.controls[control.name].head is not None
+        return [
+            Classification(
+                choices=tuple(choice for choice in decision.choices if choice in allowed),
+                score=decision.score if has_head else None,
+                cluster=None if cluster == NO_CLUSTER else cluster,
+            )
+            for decision, cluster in zip(answers.decisions, answers.clusters.tolist(), strict=True)
+        ]
 
     def _classifier(self, component: Component) -> Classifier:
         with self._lock:

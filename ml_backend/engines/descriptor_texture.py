@@ -9,7 +9,6 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.feature import local_binary_pattern
 
 from ml_backend.engines.descriptor_foreground import Foreground, Mask
 
@@ -51,9 +50,9 @@ def describe_patterns(foreground: Foreground) -> FloatArray:
     found = []
     for radius, sigma in PATTERN_RADII:
         smooth = cv2.GaussianBlur(contrast, (0, 0), sigma) if sigma else contrast
-        steps = np.round(smooth / PATTERN_STEP).astype(np.int32)
-        codes = local_binary_pattern(steps, PATTERN_POINTS, radius, "uniform")[around]
-        counts = np.bincount(codes.astype(np.int64), minlength=PATTERN_POINTS + 2)
+        steps = np.round(smooth / np.float32(PATTERN_STEP))
+        codes = _uniform_patterns(steps, radius, around)
+        counts = np.bincount(codes, minlength=PATTERN_POINTS + 2)
         found.append(np.sqrt(counts / len(codes)))
     return _as_floats(found)
 
@@ -175,6 +174,31 @@ def describe_colour(foreground: Foreground) -> FloatArray:
             ),
         ]
     )
+
+
+def _uniform_patterns(steps: FloatArray, radius: float, around: Mask) -> npt.NDArray[np.int64]:
+    """Return the pattern of each pixel of `around`: how many points on its circle are no darker.
+
+    0..PATTERN_POINTS where those lie side by side, else PATTERN_POINTS + 1.
+    """
+    height, width = steps.shape
+    centre = steps[around]
+    no_less = np.empty((PATTERN_POINTS, len(centre)), np.bool_)
+    for point in range(PATTERN_POINTS):
+        angle = 2 * np.pi * point / PATTERN_POINTS
+        move = np.array(
+            [[1, 0, radius * np.cos(angle)], [0, 1, radius * np.sin(angle)]], np.float32
+        )
+        moved = cv2.warpAffine(
+            steps,
+            move,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        no_less[point] = moved[around] >= centre
+    changes = (no_less != np.roll(no_less, 1, axis=0)).sum(axis=0)
+    return np.where(changes <= 2, no_less.sum(axis=0), PATTERN_POINTS + 1)
 
 
 def _three(values: FloatArray) -> FloatArray:

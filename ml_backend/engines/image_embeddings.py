@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.domain import Image
+from ml_backend.domain import Image, Pixels
 from ml_backend.engines.embedding import Embedder, Embeddings
 from ml_backend.engines.embedding_cache import EmbeddingCache
 from ml_backend.errors import BackendError
@@ -50,6 +52,14 @@ def content_of(sha256: str, *, plane: int | None, channels: tuple[int, ...] | No
     return f"{sha256}/{'-' if plane is None else plane}/{shown}"
 
 
+def content_of_pixels(pixels: Pixels) -> str:
+    """Return the key of pixels that no file has, (Y, X, C)."""
+    whole = np.ascontiguousarray(pixels)
+    digest = hashlib.sha256(f"{whole.dtype.str}{whole.shape}".encode())
+    digest.update(whole.data)
+    return f"pixels/{digest.hexdigest()}"
+
+
 class ImageEmbeddings:
     """One embedder with what it has embedded before; safe for many threads."""
 
@@ -71,6 +81,23 @@ class ImageEmbeddings:
         if isinstance(found, BackendError):
             raise found
         return found
+
+    def pixels(self, images: Sequence[Pixels]) -> Embeddings:
+        """Return the embeddings (N, D) of images that lie in memory; kept by their pixels' hash.
+
+        Raises:
+            ImageError, ModelError, OutOfMemory, EngineError
+        """
+        vectors = np.empty((len(images), self.embedder.dimension), np.float32)
+        wanted = [
+            Embeddable(content=content_of_pixels(one), decode=partial(Image, pixels=one, sha256=""))
+            for one in images
+        ]
+        for row, found in enumerate(self.many(wanted)):
+            if isinstance(found, BackendError):
+                raise found
+            vectors[row] = found
+        return vectors
 
     def many(
         self,

@@ -2,8 +2,9 @@
 
 Raw embeddings mix numbers of every range and say many things twice. k-means and heads want neither,
 and get the same points: standardised by family, turned to principal axes, flattened, unit length.
-Measured on plankton crops (`benchmarks/classification.py`): against standardising alone this gives
-k-means an adjusted Rand index higher by 0.05 and costs a logistic regression nothing.
+Measured on plankton crops with the built-in descriptors: against standardising by family alone,
+k-means gets an adjusted Rand index of 0.45 instead of 0.38, and the accuracy of a logistic
+regression changes by less than 0.005.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 
 OUTLIER: Final = 3.0  # standard deviations; farther is no farther
-MOST_AXES: Final = 96  # of the points; what varies along others is noise
+MOST_AXES: Final = 96  # of the points; more made no head better
 FLATTENING: Final = 0.5  # 0 keeps the variance along an axis, 1 makes all alike
 SMALLEST_SHARE: Final = 1e-6  # of the variance along the first axis; less is rounding
 CONSTANT: Final = 1e-6  # of a column's magnitude; a column that varies less tells nothing

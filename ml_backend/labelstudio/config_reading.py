@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -41,6 +41,7 @@ MAX_CONTROLS = 100
 MAX_CHOICES = 1000  # of one control
 
 _TAGS = {tag.value.lower(): tag for tag in ControlTag}
+_POINTS = frozenset({ControlTag.KEYPOINT, ControlTag.KEYPOINT_LABELS})
 _CLUSTER_TAGS = frozenset({"number", "textarea"})
 _MULTIPLE = "multiple"  # value of the attribute `choice`
 
@@ -53,6 +54,7 @@ class ConfigReading:
     shapes: list[Element] = field(default_factory=list)
     choices: list[Element] = field(default_factory=list)
     cluster_tags: list[Element] = field(default_factory=list)  # Number and TextArea
+    label_choices: list[ChoicesControl] = field(default_factory=list)  # of shapes with classes
     images: dict[str, Element] = field(default_factory=dict)
     label_tags: dict[str, Element] = field(default_factory=dict)  # Labels, by toName
     optioned: list[Element] = field(default_factory=list)  # those with model_* attributes
@@ -100,12 +102,27 @@ class ConfigReading:
         bare = not tag.value.endswith("Labels")
         to_name = attribute(image, "name")
         label_tag = self.label_tags.get(to_name) if bare else element
-        values = self._options([element, label_tag, image, self.root], OPTIONS)
+        tags = [element, label_tag, image, self.root]
+        values = self._options(tags, OPTIONS)
         if values.get("model_skip", False):
             self.skipped += 1
             return None
         name = self._name(element, where)
         labels = tuple(read_labels(label_tag)) if label_tag is not None else ()
+        label = self._label(where, label_tag, labels, values)
+        classes = _classes(tag, labels, values)
+        if classes:
+            self.label_choices.append(
+                ChoicesControl(
+                    name=f"{name}/labels",
+                    to_name=to_name,
+                    value_key=key,
+                    choices=classes,
+                    objects_of=name,
+                    is_label=True,
+                    options=_classification(self._options(tags, CHOICES_OPTIONS)),
+                )
+            )
         return Control(
             tag=tag,
             name=name,
@@ -113,18 +130,21 @@ class ConfigReading:
             value_key=key,
             labels=labels,
             labels_name=attribute(label_tag, "name") if bare and label_tag is not None else None,
-            label=self._label(where, label_tag, labels, values),
+            label=label,
+            classes=classes,
             segmentation=_segmentation(values),
             score_threshold=values.get("model_score_threshold", 0.0),
             max_regions=values.get("model_max_regions"),
         )
 
-    def choices_control(self, element: Element) -> ChoicesControl | None:
-        """Return what a Choices tag asks for, None when it is not fed."""
+    def choices_control(
+        self, element: Element, controls: Sequence[Control]
+    ) -> ChoicesControl | None:
+        """Return what a Choices tag asks for, None when it is not fed.
+
+        One for single regions is about the objects of the first of `controls` on its image.
+        """
         where = tag_text(element)
-        if attribute(element, "perRegion").lower() == "true":
-            self.warnings.append(f"{where} is for single regions (perRegion) and is not fed.")
-            return None
         image = self._image_of(element, where)
         key = None if image is None else self._value_key(image)
         if image is None or key is None:
@@ -139,6 +159,17 @@ class ConfigReading:
                 f"{where} has no Choice tags of its own and is not fed; list the choices in it."
             )
             return None
+        objects_of = None
+        if attribute(element, "perRegion").lower() == "true":
+            outlining = (one for one in controls if one.to_name == attribute(image, "name"))
+            shape = next((one for one in outlining if one.tag not in _POINTS), None)
+            if shape is None:
+                self.warnings.append(
+                    f"{where} is for single regions (perRegion), of which there are none that are "
+                    "fed; it is not fed either."
+                )
+                return None
+            objects_of = shape.name
         if len(choices) > MAX_CHOICES:
             self.problems.append(f"{where} has more than {MAX_CHOICES} choices; remove some")
         return ChoicesControl(
@@ -146,6 +177,7 @@ class ConfigReading:
             to_name=attribute(image, "name"),
             value_key=key,
             choices=choices,
+            objects_of=objects_of,
             multiple=attribute(element, "choice").lower() == _MULTIPLE,
             options=_classification(values),
         )
@@ -153,7 +185,7 @@ class ConfigReading:
     def with_cluster_tags(self, controls: list[ChoicesControl]) -> list[ChoicesControl]:
         """Return the controls, each with the tag that shows its clusters' numbers."""
         by_control: dict[str, ClusterTag] = {}
-        names = {control.name for control in controls}
+        names = {control.name for control in controls if control.objects_of is None}
         for element in self.cluster_tags:
             where = tag_text(element)
             wanted = self._options([element], CLUSTER_OPTIONS).get(CLUSTER_OF)
@@ -256,7 +288,10 @@ class ConfigReading:
         read_at: dict[int, Mapping[str, Option]] = {
             **{id(tag): {**OPTIONS, **CHOICES_OPTIONS} for tag in self.images.values()},
             id(self.root): {**OPTIONS, **CHOICES_OPTIONS},
-            **{id(tag): OPTIONS for tag in (*self.shapes, *self.label_tags.values())},
+            **{
+                id(tag): {**OPTIONS, **CHOICES_OPTIONS}
+                for tag in (*self.shapes, *self.label_tags.values())
+            },
             **{id(tag): CHOICES_OPTIONS for tag in self.choices},
             **{id(tag): CLUSTER_OPTIONS for tag in self.cluster_tags},
         }
@@ -300,6 +335,15 @@ def _segmentation(values: Mapping[str, Any]) -> SegmentationOptions:
     }
     given = {ours: values[name] for ours, name in names.items() if name in values}
     return SegmentationOptions(**given)
+
+
+def _classes(
+    tag: ControlTag, labels: tuple[str, ...], values: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return the labels that are to be told apart, none where all objects get the same."""
+    found = tuple(label for label in labels if label != values.get("model_roi"))
+    wanted = values.get("model_classes", True) and "model_label" not in values
+    return found if wanted and len(found) > 1 and tag not in _POINTS else ()
 
 
 def _classification(values: Mapping[str, Any]) -> ClassificationOptions:

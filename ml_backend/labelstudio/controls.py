@@ -37,9 +37,9 @@ def parse_label_config(xml: str) -> LabelConfig:
     for element in root.iter():
         reading.note_element(element)
     controls = [control for element in reading.shapes if (control := reading.control(element))]
-    choices = reading.with_cluster_tags(
-        [found for element in reading.choices if (found := reading.choices_control(element))]
-    )
+    found = [reading.choices_control(element, controls) for element in reading.choices]
+    choices = reading.with_cluster_tags([one for one in found if one is not None])
+    choices += reading.label_choices
     reading.note_stray_options()
     reading.problems += read_root_options(root)[1]
     if reading.problems:
@@ -81,6 +81,7 @@ def canonical_config(config: LabelConfig) -> dict[str, Any]:
                 "value_key": control.value_key,
                 "choices": list(control.choices),
                 "multiple": control.multiple,
+                "objects_of": control.objects_of,
                 "options": control.options.canonical(),
                 "cluster_tag": None if control.cluster_tag is None else control.cluster_tag.name,
             }

@@ -154,6 +154,12 @@ OPTIONS: Mapping[str, Option] = {
         default="the tag's first label that is not model_roi",
         meaning="The label that the cells get.",
     ),
+    "model_classes": Option(
+        read=boolean,
+        allowed="true or false",
+        default="true where the tag has several labels and no model_label",
+        meaning="Whether it is learned which of the tag's labels a cell gets.",
+    ),
     "model_skip": _SKIP,
     "model_max_regions": Option(
         read=integer(0, 1_000_000),

@@ -71,6 +71,9 @@ class _Shown:
 
     labels: LabelImage  # 1..N, consecutive
     scores: npt.NDArray[np.float64]  # (N,) in 0..1
+    names: tuple[str, ...]  # (N,) the label of each
+    # by control of choices for single objects: (N,) its answers
+    answers: Mapping[ChoicesControl, Sequence[Classification]]
 
     @property
     def count(self) -> int:
@@ -82,6 +85,7 @@ def build_result(
     config: LabelConfig,
     *,
     classifications: Mapping[str, Classification] | None = None,
+    of_objects: Mapping[str, Sequence[Classification]] | None = None,
     notes: Sequence[str] = (),
 ) -> BuiltResult:
     """Return the regions of one task.
@@ -93,6 +97,7 @@ def build_result(
         segmentations: Control name -> its instances; controls that are not in it get nothing.
         config: The label config.
         classifications: `Choices` control name -> its answer; one that abstains says nothing.
+        of_objects: control name -> its answer for each instance of the control that it is about.
         notes: Sentences about the image, for the person who sees the result.
     """
     regions: list[Region] = []
@@ -103,7 +108,12 @@ def build_result(
         if segmentation is None:
             continue
         said += segmentation.notes
-        shown = _above_threshold(segmentation, control.score_threshold)
+        answers = {
+            one: (of_objects or {})[one.name]
+            for one in config.object_choices(control)
+            if one.name in (of_objects or {})
+        }
+        shown = _above_threshold(segmentation, control, answers)
         if _too_many(shown, control) and _has_polygons(segmentations, config, control):
             said.append(
                 f"{shown.count} cells are too many for single {control.name} regions in the "
@@ -119,7 +129,7 @@ def build_result(
         regions[0]["meta"] = {"text": said}
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
     parts = [float(all_scores.mean())] if len(all_scores) else []
-    for choices_control in config.choices:
+    for choices_control in config.image_choices:
         found = (classifications or {}).get(choices_control.name)
         if found is not None:
             regions += _choices_items(choices_control, found)
@@ -128,12 +138,17 @@ def build_result(
     return BuiltResult(regions, score, tuple(said))
 
 
-def _choices_items(control: ChoicesControl, found: Classification) -> list[Region]:
-    """Return the items of one classification: its choices, and its cluster where it has a tag."""
+def _choices_items(
+    control: ChoicesControl, found: Classification, *, region_id: str | None = None
+) -> list[Region]:
+    """Return the items of one classification: its choices, and its cluster where it has a tag.
+
+    `region_id` is of the region that it is about, None where it is about the image.
+    """
     items: list[Region] = []
     if found.choices:
         item: Region = {
-            "id": _region_id(control, 0),
+            "id": region_id or _region_id(control, 0),
             "from_name": control.name,
             "to_name": control.to_name,
             "type": "choices",
@@ -155,10 +170,31 @@ def _choices_items(control: ChoicesControl, found: Classification) -> list[Regio
     return items
 
 
-def _above_threshold(segmentation: Segmentation, threshold: float) -> _Shown:
-    kept = segmentation.scoring_at_least(threshold)
+def _above_threshold(
+    segmentation: Segmentation,
+    control: Control,
+    answers: Mapping[ChoicesControl, Sequence[Classification]],
+) -> _Shown:
+    kept = segmentation.scoring_at_least(control.score_threshold)
     scores = np.nan_to_num(kept.scores.astype(np.float64), nan=0.0).clip(0, 1)
-    return _Shown(labels=kept.labels, scores=scores)
+    numbers = np.flatnonzero(segmentation.above(control.score_threshold)).tolist()
+    names = [control.label] * len(numbers)
+    for one, found in answers.items():
+        if one.is_label:
+            names = [
+                found[number].choices[0] if found[number].choices else control.label
+                for number in numbers
+            ]
+    return _Shown(
+        labels=kept.labels,
+        scores=scores,
+        names=tuple(names),
+        answers={
+            one: [found[number] for number in numbers]
+            for one, found in answers.items()
+            if not one.is_label
+        },
+    )
 
 
 def _too_many(shown: _Shown, control: Control) -> bool:
@@ -180,31 +216,48 @@ def _regions(shown: _Shown, control: Control) -> tuple[list[Region], str | None]
     if _too_many(shown, control):
         note = (
             f"{shown.count} cells are too many for single {control.name} regions in the browser, "
-            "so that one region shows them all, with a gap of one pixel between neighbours."
+            "so that one region shows all of a label, with a gap of one pixel between neighbours."
         )
         shown = _merged(shown)
     frame = shown.labels.shape
     values = _WRITERS[control.tag](shown.labels, shown.count)
     regions: list[Region] = []
     for index, (value, score) in enumerate(zip(values, shown.scores.tolist(), strict=True)):
-        if value is not None:
-            regions += _items(control, value, _rounded(score), _region_id(control, index), frame)
+        if value is None:
+            continue
+        region_id = _region_id(control, index)
+        name = shown.names[index]
+        regions += _items(control, name, value, _rounded(score), region_id, frame)
+        for choices_control, answers in shown.answers.items():
+            regions += _choices_items(choices_control, answers[index], region_id=region_id)
     return regions, note
 
 
 def _merged(shown: _Shown) -> _Shown:
-    mask = merge_instances(shown.labels)
-    mean = shown.scores.mean(keepdims=True)
-    return _Shown(labels=mask.astype(np.int32), scores=mean)
+    """Return one mask for each label; what is said of single objects is lost."""
+    gaps = merge_instances(shown.labels) > 0
+    names = tuple(dict.fromkeys(shown.names))  # in the order of their first instances
+    of_instance = np.array([0, *(names.index(name) + 1 for name in shown.names)], np.int32)
+    labels = np.where(gaps, of_instance[shown.labels], 0).astype(np.int32)
+    scores = [
+        float(np.mean([s for s, own in zip(shown.scores, shown.names, strict=True) if own == name]))
+        for name in names
+    ]
+    return _Shown(labels=labels, scores=np.array(scores, np.float64), names=names, answers={})
 
 
 def _items(
-    control: Control, value: Value, score: float, region_id: str, frame: tuple[int, ...]
+    control: Control,
+    name: str,
+    value: Value,
+    score: float,
+    region_id: str,
+    frame: tuple[int, ...],
 ) -> list[Region]:
     """Return the items of one region: a second one holds the labels of a bare tag."""
     kind = control.tag.value.lower()
     if kind.endswith("labels"):
-        value = value | {kind: [control.label]}
+        value = value | {kind: [name]}
     item: Region = {
         "id": region_id,
         "from_name": control.name,
@@ -223,7 +276,7 @@ def _items(
     labelled = item | {
         "from_name": control.labels_name,
         "type": "labels",
-        "value": value | {"labels": [control.label]},
+        "value": value | {"labels": [name]},
     }
     return [item, labelled]
 

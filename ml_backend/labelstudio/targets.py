@@ -54,6 +54,7 @@ class ChoicesTarget:
     embedder: str | None  # the requested one; None = what EMBEDDER names
     plane: int | None
     channels: tuple[int, ...] | None
+    shape: Control | None = None  # whose single objects have the choices; None = whole images
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,8 +125,15 @@ def _choices_targets(config: LabelConfig) -> tuple[ChoicesTarget, ...]:
     groups: dict[tuple[object, ...], list[ChoicesControl]] = {}
     for control in config.choices:
         options = control.options
-        key = (control.value_key, options.embedder, options.plane, options.channels)
+        key = (
+            control.value_key,
+            options.embedder,
+            options.plane,
+            options.channels,
+            control.objects_of,
+        )
         groups.setdefault(key, []).append(control)
+    shapes = {control.name: control for control in config.controls}
     return tuple(
         ChoicesTarget(
             controls=tuple(controls),
@@ -133,6 +141,7 @@ def _choices_targets(config: LabelConfig) -> tuple[ChoicesTarget, ...]:
             embedder=controls[0].options.embedder,
             plane=controls[0].options.plane,
             channels=controls[0].options.channels,
+            shape=shapes.get(controls[0].objects_of or ""),
         )
         for controls in groups.values()
     )
@@ -170,6 +179,7 @@ def _mask_subject(control: Control) -> dict[str, Any]:
         "labels": list(control.labels),
         "labels_name": control.labels_name,
         "label": control.label,
+        "classes": list(control.classes),
         "segmentation": control.segmentation.canonical(),
     }
 
@@ -179,6 +189,7 @@ def _choices_subject(control: ChoicesControl) -> dict[str, Any]:
         "name": control.name,
         "choices": list(control.choices),
         "multiple": control.multiple,
+        "objects_of": control.objects_of,
         "options": control.options.canonical(),
         "clusters": control.options.clusters,
     }

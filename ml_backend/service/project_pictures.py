@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.domain import Image
+from ml_backend.domain import Pixels
 from ml_backend.service.contact_sheet import contact_sheet
 from ml_backend.service.embedding_picture import embedding_picture
 from ml_backend.service.projection import projection
@@ -16,6 +16,7 @@ EMBEDDING_PICTURE = "embedding.png"
 MOST_SHEETS = 64  # clusters, the largest first
 IMAGES_PER_SHEET = 48
 
+Item = tuple[int, int]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
@@ -27,29 +28,29 @@ def sheet_name(cluster: int) -> str:
 
 def project_pictures(
     *,
-    task_ids: Sequence[int],
+    items: Sequence[Item],
     points: FloatArray,
     clusters: IntArray,
     distances: FloatArray,
-    chosen: Mapping[int, str],
-    thumbnail: Callable[[int], Image | None],
+    chosen: Mapping[Item, str],
+    thumbnail: Callable[[Item], Pixels | None],
     title: str,
     go_on: Callable[[], None] = lambda: None,
 ) -> dict[str, bytes]:
     """Return PNG files by name: the embedding in a plane, and a contact sheet of each cluster.
 
     Args:
-        task_ids: (N,) of the images.
+        items: (N,) task of each image and number of the object in it, 0 = the whole image.
         points: (N, D) float32, scaled.
         clusters: (N,) identity of each image's cluster, negative for none.
         distances: (N,) to the cluster's centre; what is nearest comes first on its sheet.
-        chosen: by task, what people chose.
-        thumbnail: returns a task's image, None where it is not to be had.
+        chosen: what people chose.
+        thumbnail: returns the pixels of an item, None where they are not to be had.
         title: of the first picture, and the beginning of the others'.
         go_on: called before each picture; ends everything by raising.
     """
     go_on()
-    labels = [chosen.get(task_id) for task_id in task_ids]
+    labels = [chosen.get(item) for item in items]
     pictures = {
         EMBEDDING_PICTURE: embedding_picture(
             projection(points), clusters.tolist(), labels, title=title
@@ -61,9 +62,9 @@ def project_pictures(
         members = np.flatnonzero(clusters == number)
         members = members[np.argsort(distances[members], kind="stable")]
         shown = [
-            (image.pixels, _caption(task_ids[index], labels[index]))
+            (pixels, _caption(items[index], labels[index]))
             for index in members[:IMAGES_PER_SHEET].tolist()
-            if (image := thumbnail(task_ids[index])) is not None
+            if (pixels := thumbnail(items[index])) is not None
         ]
         pictures[sheet_name(number)] = contact_sheet(
             [pixels for pixels, _ in shown],
@@ -74,5 +75,7 @@ def project_pictures(
     return pictures
 
 
-def _caption(task_id: int, label: str | None) -> str:
-    return f"task {task_id}" if label is None else f"task {task_id}\n{label}"
+def _caption(item: Item, label: str | None) -> str:
+    task_id, number = item
+    name = f"task {task_id}, {number}" if number else f"task {task_id}"
+    return name if label is None else f"{name}\n{label}"

@@ -9,6 +9,7 @@ from typing import Protocol
 import orjson
 
 from ml_backend.domain import (
+    CLASSIFIER,
     ChoicesControl,
     Classification,
     Component,
@@ -28,6 +29,7 @@ from ml_backend.domain import (
     Urgency,
 )
 from ml_backend.errors import BadRequest
+from ml_backend.imaging.cutouts import cut_out
 from ml_backend.labelstudio.results import build_result
 from ml_backend.labelstudio.values import read_value
 
@@ -75,6 +77,7 @@ class TaskPredictor:
         """
         done: dict[tuple[str, SegmentationOptions, Component], Segmentation] = {}
         by_control: dict[str, Segmentation] = {}
+        of_objects: dict[str, list[Classification]] = {}
         for control in config.controls:
             address = read_value(task.data, control.value_key)
             # controls that asked for the same model may have been trained apart since
@@ -90,14 +93,28 @@ class TaskPredictor:
                 )
                 done[wanted] = _with_notes(segmentation, image.notes)
             by_control[control.name] = done[wanted]
+            for choices in config.object_choices(control):
+                component = release.components[choices.name]
+                if component.architecture == CLASSIFIER and done[wanted].labels.any():
+                    pixels = self._load(address, task, control, access).pixels
+                    of_objects[choices.name] = self.classifier.classify_objects(
+                        list(cut_out(pixels, done[wanted].labels)),
+                        choices,
+                        component=component,
+                        priority=priority,
+                    )
         classifications = {
             control.name: self._classify(
                 task, control, release.components[control.name], access, priority
             )
-            for control in config.choices
+            for control in config.image_choices
         }
         built = build_result(
-            by_control, config, classifications=classifications, notes=config.warnings
+            by_control,
+            config,
+            classifications=classifications,
+            of_objects=of_objects,
+            notes=config.warnings,
         )
         clusters = (found.cluster for found in classifications.values())
         return Prediction(

@@ -10,29 +10,42 @@ choice that is left empty beside other choices says "none of them", once somebod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.domain import Fetcher, Image, LabelStudioAccess, ProjectKey
+from ml_backend.domain import (
+    Fetcher,
+    Image,
+    LabelStudioAccess,
+    Pixels,
+    ProjectKey,
+)
 from ml_backend.errors import BadRequest, ImageError, ImageFetchError
-from ml_backend.labelstudio.choices import read_chosen
+from ml_backend.imaging.cutouts import cut_out
 from ml_backend.labelstudio.targets import ChoicesTarget, subject_of
 from ml_backend.labelstudio.values import read_value
 from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
 from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.splits import Splits
+from ml_backend.training.chosen import (
+    Chosen,
+    chosen_for_image,
+    chosen_for_objects,
+    outlines_anything,
+)
 from ml_backend.training.dataset import Decoder
 from ml_backend.training.dataset_report import Notes, shortened
 from ml_backend.training.draft import choose_annotations
 from ml_backend.training.grouping import Groups, group_of, pixels_group
 from ml_backend.training.session_limits import require_most_fetched
 
-Chosen = Mapping[str, frozenset[str]]
-"""Control name -> what was chosen; a control that was left alone is not in it."""
+FloatArray = npt.NDArray[np.float32]
+Item = tuple[int, int]
+"""A task, and the number of an object in its image; 0 = the whole image."""
 
 _TASKS_AT_A_TIME = 200
 
@@ -50,6 +63,12 @@ class ChosenImage:
     side: Side
     chosen: Chosen
     embedding: npt.NDArray[np.float32] = field(repr=False)  # (D,)
+    number: int = 0  # of an object in the image, from 1; 0 = the whole image
+
+    @property
+    def item(self) -> Item:
+        """Return what it is of, unique among those that are embedded."""
+        return self.task_id, self.number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +81,31 @@ class ChoicesDataset:
     report: Mapping[str, Any] = field(repr=False)
 
 
-Embed = Callable[[str, Callable[[], Image]], npt.NDArray[np.float32]]
-"""From the file's sha256 and what decodes it to the embedding, (D,)."""
+class Embeds(Protocol):
+    """Turns images and single objects into embeddings."""
+
+    def one(self, sha256: str, decode: Callable[[], Image]) -> FloatArray:
+        """Return the embedding (D,) of an image, by the hash of its file."""
+        ...
+
+    def objects(self, task_id: int, cutouts: Mapping[int, Pixels]) -> FloatArray:
+        """Return the embeddings (N, D) of objects by their numbers, cut out of a task's image."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    target: ChoicesTarget
+    options: LearningOptions
+    access: LabelStudioAccess
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    image: Image
+    sha256: str  # of its file
+    pixels: str  # the group that it would be without `model_group`
+    group: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +114,7 @@ class ChoicesDatasetBuilder:
 
     fetcher: Fetcher
     decode: Decoder
-    embed: Embed
+    embed: Embeds
     ledger: AnnotationLedger
     splits: Splits
     # is told (tasks read, tasks in all) before each task; may raise to stop
@@ -93,6 +135,7 @@ class ChoicesDatasetBuilder:
             ModelError, EngineError: the embedder cannot be run.
         """
         notes = Notes()
+        subject = _Subject(target=target, options=options, access=access)
         # read before the annotations: what changes in between is news to the next session
         task_hashes = self.ledger.task_hashes(project)
         notes.left_out += self.ledger.problems(project).values()
@@ -108,7 +151,7 @@ class ChoicesDatasetBuilder:
                 chosen = choose_annotations(by_task.get(task_id, []), options.parameters.multiple)
                 task = self.ledger.task(project, task_id) if chosen else None
                 if task is not None:
-                    found += self._of_task(task, chosen, target, options, access, notes)
+                    found += self._of_task(task, chosen, subject, notes)
                     require_most_fetched(notes, len(task_ids))
         images = self._sided(project, _with_none(found, target), notes)
         return ChoicesDataset(
@@ -122,49 +165,105 @@ class ChoicesDatasetBuilder:
         self,
         task: LabelledTask,
         annotations: Sequence[Annotation],
-        target: ChoicesTarget,
-        options: LearningOptions,
-        access: LabelStudioAccess,
+        subject: _Subject,
         notes: Notes,
     ) -> list[ChosenImage]:
-        readable = []
-        for annotation in annotations:
-            try:
-                chosen = _chosen_of(annotation, target, notes)
-            except BadRequest as error:
-                notes.left_out.append(
-                    f"Annotation {annotation.annotation_id} of task {task.task_id} is left out: "
-                    f"{error.message}"
-                )
-                continue
-            if chosen:
-                readable.append((annotation, chosen))
-        if not readable:
-            return []
+        target = subject.target
         try:
-            address = read_value(task.data, target.value_key)
-            file = self.fetcher.fetch(address, task_id=task.task_id, access=access)
-            image = self.decode(file, plane=target.plane, channels=target.channels)
-            embedding = self.embed(file.sha256, lambda: image)
+            found = []
+            for annotation in self._readable(annotations, target, notes):
+                # fetched and decoded only where there is something to learn
+                picture = self._picture(task, subject)
+                found += self._of_annotation(task, annotation, picture, subject, notes)
         except (BadRequest, ImageError) as error:
             notes.left_out.append(f"Task {task.task_id} is left out: {error.message}")
             if isinstance(error, ImageFetchError):
                 notes.not_fetched.add(task.task_id)
             return []
+        return found
+
+    def _readable(
+        self, annotations: Sequence[Annotation], target: ChoicesTarget, notes: Notes
+    ) -> Iterator[Annotation]:
+        """Yield the annotations that say something of the target's controls."""
+        for annotation in annotations:
+            if target.shape is not None:
+                if outlines_anything(annotation, target.shape):
+                    yield annotation
+                continue
+            try:
+                found = chosen_for_image(annotation, target.controls)
+            except BadRequest as error:
+                notes.left_out.append(_left_out(annotation, error))
+                continue
+            notes.left_out += found.gone
+            if found.chosen:
+                yield annotation
+
+    def _picture(self, task: LabelledTask, subject: _Subject) -> _Picture:
+        """Return the image of a task.
+
+        Raises:
+            BadRequest, ImageError
+        """
+        target = subject.target
+        address = read_value(task.data, target.value_key)
+        file = self.fetcher.fetch(address, task_id=task.task_id, access=subject.access)
+        image = self.decode(file, plane=target.plane, channels=target.channels)
         pixels = pixels_group(image)
+        group = group_of(task, pixels, subject.options.group_field)
+        return _Picture(image=image, sha256=file.sha256, pixels=pixels, group=group)
+
+    def _of_annotation(
+        self,
+        task: LabelledTask,
+        annotation: Annotation,
+        picture: _Picture,
+        subject: _Subject,
+        notes: Notes,
+    ) -> list[ChosenImage]:
+        """Return the image, or its single objects, with what an annotation chose for them.
+
+        Raises:
+            ImageError
+        """
+        target = subject.target
+        if target.shape is None:
+            embedding = self.embed.one(picture.sha256, lambda: picture.image)
+            chosen = {0: chosen_for_image(annotation, target.controls).chosen}
+            embeddings = {0: embedding}
+        else:
+            try:
+                objects = chosen_for_objects(
+                    annotation, target.shape, target.controls, picture.image
+                )
+            except BadRequest as error:
+                notes.left_out.append(_left_out(annotation, error))
+                return []
+            chosen = dict(objects.by_number)
+            cutouts = {
+                number: cutout
+                for number, cutout in enumerate(
+                    cut_out(picture.image.pixels, objects.labels), start=1
+                )
+                if number in chosen
+            }
+            vectors = self.embed.objects(task.task_id, cutouts)
+            embeddings = dict(zip(cutouts, vectors, strict=True))
         return [
             ChosenImage(
                 task_id=task.task_id,
                 annotation_id=annotation.annotation_id,
                 content_hash=annotation.content_hash,
-                image_sha256=file.sha256,
-                group=group_of(task, pixels, options.group_field),
-                pixels=pixels,
+                image_sha256=picture.sha256,
+                group=picture.group,
+                pixels=picture.pixels,
                 side=Side.TRAINING,
-                chosen=chosen,
+                chosen=chosen[number],
                 embedding=embedding,
+                number=number,
             )
-            for annotation, chosen in readable
+            for number, embedding in embeddings.items()
         ]
 
     def _sided(
@@ -199,25 +298,11 @@ def _with_none(found: Sequence[ChosenImage], target: ChoicesTarget) -> list[Chos
     return [replace(image, chosen={**nothing, **image.chosen}) for image in found]
 
 
-def _chosen_of(annotation: Annotation, target: ChoicesTarget, notes: Notes) -> Chosen:
-    """Return what an annotation chose, without what the label config no longer has.
-
-    Raises:
-        BadRequest
-    """
-    found: dict[str, frozenset[str]] = {}
-    for control in target.controls:
-        chosen = read_chosen(annotation.result, control)
-        gone = chosen - set(control.choices)
-        if gone:
-            names = ", ".join(sorted(gone))
-            notes.left_out.append(
-                f"Annotation {annotation.annotation_id} of task {annotation.task_id}: "
-                f"{control.name} no longer has the choice {names}; it does not count."
-            )
-        if chosen - gone:
-            found[control.name] = chosen - gone
-    return found
+def _left_out(annotation: Annotation, error: BadRequest) -> str:
+    return (
+        f"Annotation {annotation.annotation_id} of task {annotation.task_id} is left out: "
+        f"{error.message}"
+    )
 
 
 def _manifest(
@@ -239,6 +324,7 @@ def _manifest(
         "images": [
             {
                 "task": image.task_id,
+                "object": image.number,
                 "annotations": [image.annotation_id],
                 "content_hash": image.content_hash,
                 "image_sha256": image.image_sha256,

@@ -33,7 +33,7 @@ from ml_backend.engines.heads import Head
 from ml_backend.engines.scaling import Scaling, fit_scaling
 from ml_backend.errors import TrainingError
 from ml_backend.learning import Promotion, Session, SessionState, Trigger
-from ml_backend.training.choices_dataset import ChoicesDataset, ChosenImage
+from ml_backend.training.choices_dataset import ChoicesDataset, ChosenImage, Item
 from ml_backend.training.choices_gate import (
     ControlTrial,
     ControlVerdict,
@@ -61,11 +61,11 @@ IntArray = npt.NDArray[np.int64]
 class Clustered:
     """All images of a project in their clusters, for pictures."""
 
-    task_ids: tuple[int, ...]
+    items: tuple[Item, ...]
     points: FloatArray = field(repr=False)  # (N, d) scaled
     clusters: IntArray = field(repr=False)  # (N,) identities
     distances: FloatArray = field(repr=False)  # (N,) to the centres
-    chosen: Mapping[int, str] = field(repr=False)  # by task, what people chose
+    chosen: Mapping[Item, str] = field(repr=False)  # what people chose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +147,8 @@ class ClassificationRun:
 
         self._journal.phase(Phase.EMBEDDING)
         images = self._own.images(dataset)
-        self._journal.tell(embedded=len(images.task_ids), not_embedded=list(images.left_out))
-        if not images.task_ids:
+        self._journal.tell(embedded=len(images.items), not_embedded=list(images.left_out))
+        if not images.items:
             raise TrainingError(
                 "There is no image to learn from: nobody has chosen anything yet, and the "
                 "project's images could not be asked for; set LABEL_STUDIO_API_KEY, or label some."
@@ -184,20 +184,19 @@ class ClassificationRun:
     ) -> ControlModel:
         """Return what the images for training teach of one control."""
         training = [image for image in dataset.training if control.name in image.chosen]
-        chosen = {image.task_id: image.chosen[control.name] for image in training}
+        chosen = {image.item: image.chosen[control.name] for image in training}
         points = scaling.apply(images.embeddings)
         served = self._own.served(control.name)
         clustering = fit_clusters(
             points,
-            k=control.options.clusters
-            or choose_k(list(chosen.values()), items=len(images.task_ids)),
+            k=control.options.clusters or choose_k(list(chosen.values()), items=len(images.items)),
             seed=self._own.seed,
             previous=None if served is None else served.controls[control.name].clustering,
             previous_identities=_clusters_of(served, control.name, images.embeddings),
             on_progress=lambda _share: self._go_on(),
         )
         rows, _ = assign(points, clustering)
-        labelled = [index for index, task in enumerate(images.task_ids) if task in chosen]
+        labelled = [index for index, item in enumerate(images.items) if item in chosen]
         self._go_on()
         return ControlModel(
             classes=control.choices,
@@ -206,7 +205,7 @@ class ClassificationRun:
             clustering=clustering,
             cluster_names=name_clusters(
                 clustering.identities[rows[labelled]],
-                [chosen[images.task_ids[index]] for index in labelled],
+                [chosen[images.items[index]] for index in labelled],
                 multiple=control.multiple,
             ),
         )
@@ -295,12 +294,12 @@ class ClassificationRun:
         self._go_on()
         return self._own.draw(
             Clustered(
-                task_ids=images.task_ids,
+                items=images.items,
                 points=classifier.scaling.apply(images.embeddings),
                 clusters=found.clusters,
                 distances=found.distances,
                 chosen={
-                    image.task_id: ", ".join(sorted(image.chosen[first]))
+                    image.item: ", ".join(sorted(image.chosen[first]))
                     for image in (*dataset.training, *dataset.hold_out)
                     if first in image.chosen
                 },

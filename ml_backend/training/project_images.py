@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.domain import FetchedFile, Fetcher, Image, LabelStudioAccess, Task
+from ml_backend.domain import FetchedFile, Fetcher, Image, LabelStudioAccess, Pixels, Task
 from ml_backend.engines.image_embeddings import (
     AT_ONCE,
     Embeddable,
@@ -19,17 +19,20 @@ from ml_backend.engines.image_embeddings import (
 from ml_backend.errors import BackendError, BadRequest, ImageError
 from ml_backend.labelstudio.targets import ChoicesTarget
 from ml_backend.labelstudio.values import read_value
+from ml_backend.training.choices_dataset import Item
 from ml_backend.training.dataset import Decoder
 from ml_backend.training.dataset_report import shortened
+
+_CUTOUTS_KEPT = 3000  # for pictures
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectImages:
-    """Images of a project that could be embedded, labelled or not."""
+    """Images of a project that could be embedded, labelled or not; or single objects of them."""
 
-    task_ids: tuple[int, ...]
+    items: tuple[Item, ...]
     embeddings: FloatArray = field(repr=False)  # (N, D)
     left_out: tuple[str, ...] = ()  # a sentence each
 
@@ -55,6 +58,7 @@ class ProjectEmbedder:
         self._access = access
         self._on_task = on_task
         self._files: dict[int, FetchedFile] = {}
+        self._cutouts: dict[Item, Pixels] = {}
 
     def one(self, sha256: str, decode: Callable[[], Image]) -> FloatArray:
         """Return the embedding (D,) of an image, by the hash of its file.
@@ -88,10 +92,21 @@ class ProjectEmbedder:
                     found[task_id] = embedding
         self._on_task(len(tasks), len(tasks))
         return ProjectImages(
-            task_ids=tuple(found),
+            items=tuple((task_id, 0) for task_id in found),
             embeddings=self.stacked(list(found.values())),
             left_out=tuple(shortened(left_out)),
         )
+
+    def objects(self, task_id: int, cutouts: Mapping[int, Pixels]) -> FloatArray:
+        """Return the embeddings (N, D) of objects by their numbers, cut out of a task's image.
+
+        Raises:
+            ImageError, ModelError, OutOfMemory, EngineError
+        """
+        for number, cutout in cutouts.items():
+            if len(self._cutouts) < _CUTOUTS_KEPT:
+                self._cutouts[task_id, number] = cutout
+        return self._embeddings.pixels(list(cutouts.values()))
 
     def stacked(self, embeddings: Sequence[FloatArray]) -> FloatArray:
         """Return embeddings (D,) as (N, D), also when there are none."""
@@ -99,13 +114,16 @@ class ProjectEmbedder:
             return np.stack(embeddings)
         return np.empty((0, self._embeddings.embedder.dimension), np.float32)
 
-    def image(self, task_id: int) -> Image | None:
-        """Return the image of a task that was embedded, None where it is not at hand any more."""
+    def image(self, item: Item) -> Pixels | None:
+        """Return the pixels of what was embedded, None where they are not at hand any more."""
+        task_id, number = item
+        if number:
+            return self._cutouts.get(item)
         file = self._files.get(task_id)
         if file is None or not file.path.is_file():
             return None
         try:
-            return self._decoder(file)()
+            return self._decoder(file)().pixels
         except ImageError:
             return None
 

@@ -2,9 +2,10 @@
 
 Rules, where several things could be meant:
 
-- Prediction gives every object a control's one label, so only regions with that label (or none)
-  are objects. A region with another of the control's labels is often a cell of another kind: its
-  pixels count neither as an object nor as background.
+- Regions with a label that predictions can have (or with none) are objects: where a control's
+  labels are told apart all but `model_roi`, else the one that all objects get. A region with
+  another label is often a cell of another kind: its pixels count neither as an object nor as
+  background.
 - Several controls of one image are fed with the same objects, so that people may keep one cell as
   an outline, a mask and a box. Of regions that mostly cover the same, the one that a person drew
   or changed counts, else the one that follows the border more closely, else the earlier control's.
@@ -107,6 +108,7 @@ def _read(
     regions: Sequence[Mapping[str, Any]], control: Control, height: int, width: int
 ) -> tuple[_Layer, tuple[str, ...]]:
     read = from_regions(regions, control, height, width)
+    cells = {"", control.label, *control.classes}
     origins = {
         str(region.get("id", "")): region.get("origin")
         for region in regions
@@ -115,7 +117,7 @@ def _read(
     return _Layer(
         labels=read.labels,
         touched=tuple(origins.get(one) != _UNTOUCHED for one in read.region_ids),
-        taught=tuple(name in ("", control.label) for name in read.label_names),
+        taught=tuple(name in cells for name in read.label_names),
     ), read.notes
 
 

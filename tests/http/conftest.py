@@ -60,7 +60,7 @@ class Backend:
 
     def start_engine(self) -> None:
         """Record what an engine records at its start."""
-        self.own.components.record(self.own.model, COMPONENT, device="cpu")
+        self.own.components.record(self.own.models.model, COMPONENT, device="cpu")
         self.own.releases.record_default(COMPONENT, revision=self.own.revision)
 
     def setup(self, project: str = "1.2", config: str = CONFIG) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,6 +401,34 @@ def test_versions_are_listed_with_what_they_serve(backend: Backend, api: TestCli
     assert page == api.get("/api/v1/versions").json()
 
 
+def test_pictures_of_a_version_that_learned_classes_are_shown(
+    backend: Backend, api: TestClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "classes-1"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    (folder / "embedding.png").write_bytes(b"picture")
+    named = ["embedding.png", "../../secret.png", "gone.png", 7]
+    (folder / "manifest.json").write_text(json.dumps({"pictures": named}))
+    component = Component(
+        name="classes-1",
+        architecture="classifier",
+        sha256="c" * 64,
+        path=str(folder / "weights.safetensors"),
+        licence="CC0-1.0",
+    )
+    trained(backend, "classes-1", component=component)
+    trained(backend, "v1")
+
+    listed = api.get("/api/v1/versions/classes-1/pictures")
+    picture = api.get("/api/v1/versions/classes-1/pictures/embedding.png")
+
+    assert listed.json() == {"items": ["embedding.png"]}
+    assert (picture.content, picture.headers["content-type"]) == (b"picture", "image/png")
+    for path in ("classes-1/pictures/weights.safetensors", "v1/pictures", "none/pictures"):
+        problem(api.get(f"/api/v1/versions/{path}"), 404, "request.not_found")
+
+
 def test_lists_of_versions_and_changes_have_pages(backend: Backend, api: TestClient) -> None:
     for number in range(3):
         trained(backend, f"v{number}", created_at=float(number))
@@ -495,6 +525,8 @@ ROUTES = [
     ("POST", f"/api/v1/sessions/{NOWHERE}/stop"),
     ("POST", f"/api/v1/sessions/{NOWHERE}/resume"),
     ("GET", "/api/v1/versions"),
+    ("GET", "/api/v1/versions/x/pictures"),
+    ("GET", "/api/v1/versions/x/pictures/cluster-1.png"),
     ("POST", "/api/v1/versions/rollback"),
     ("POST", "/api/v1/versions/x/activate"),
     ("GET", "/api/v1/activations"),
@@ -504,7 +536,12 @@ ROUTES = [
 def test_every_route_of_the_api_is_tested(backend: Backend) -> None:
     paths = backend.app.openapi()["paths"]
     described = {
-        (method.upper(), path.replace("{session_id}", NOWHERE).replace("{name}", "x"))
+        (
+            method.upper(),
+            path.replace("{session_id}", NOWHERE)
+            .replace("{name}", "x")
+            .replace("{file}", "cluster-1.png"),
+        )
         for path, methods in paths.items()
         for method in methods
         if path.startswith("/api/v1/")

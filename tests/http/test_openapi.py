@@ -18,6 +18,7 @@ ROUTES = {
     *(f"GET {SESSION}/manifest", f"GET {SESSION}/curves", f"GET {SESSION}/curves.png"),
     *(f"POST {SESSION}/stop", f"POST {SESSION}/resume"),
     *("GET /api/v1/versions", "POST /api/v1/versions/{name}/activate"),
+    *("GET /api/v1/versions/{name}/pictures", "GET /api/v1/versions/{name}/pictures/{file}"),
     *("POST /api/v1/versions/rollback", "GET /api/v1/activations"),
 }
 

@@ -15,7 +15,7 @@ from ml_backend.cli import app
 from ml_backend.engines.catalogue import model_names
 from ml_backend.errors import BackendError
 from ml_backend.labelstudio.controls import parse_label_config
-from ml_backend.labelstudio.options import OPTIONS
+from ml_backend.labelstudio.options import CHOICES_OPTIONS, CLUSTER_OPTIONS, OPTIONS
 from ml_backend.settings import Settings
 from ml_backend.web.app import STATUS_BY_CODE
 from tests.docs_commands import (
@@ -71,10 +71,11 @@ def test_every_tag_option_is_documented_and_explained() -> None:
     guide = (ROOT / "docs/how-to/tune.md").read_text(encoding="utf-8")
     about_pictures = set(OPTIONS) - {
         *("model_name", "model_label", "model_skip", "model_max_regions"),
-        *("model_roi", "model_group"),
+        *("model_roi", "model_group", "model_classes"),
     }
 
-    assert {name for name in OPTIONS if f"| `{name}` |" not in page} == set()
+    every = {**OPTIONS, **CHOICES_OPTIONS, **CLUSTER_OPTIONS}
+    assert {name for name in every if f"| `{name}` |" not in page} == set()
     assert {name for name in about_pictures if f"`{name}" not in guide} == set()
 
 
@@ -135,7 +136,7 @@ def test_a_block_is_what_it_says_it_is(fence: Fence) -> None:
         compile(fence.text, str(fence), "exec")
     elif fence.language == "xml":
         config = parse_label_config(fence.text)
-        assert config.controls
+        assert config.served
         assert config.warnings == ()
 
 

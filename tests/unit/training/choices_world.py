@@ -159,7 +159,7 @@ class ChoicesWorld:
         builder = ChoicesDatasetBuilder(
             fetcher=self,
             decode=self.decode,
-            embed=self.project_embedder().one,
+            embed=self.project_embedder(),
             ledger=self.ledger,
             splits=self.splits,
         )

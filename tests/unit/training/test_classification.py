@@ -195,7 +195,7 @@ def test_labels_teach_the_control_that_has_them_and_no_other(bench: Bench) -> No
     kinds = list(KINDS)
     right = [
         decision.choices == (kinds[task % len(kinds)],)
-        for task, decision in zip(images.task_ids, answers.decisions, strict=True)
+        for (task, _), decision in zip(images.items, answers.decisions, strict=True)
     ]
     assert np.mean(right) > 0.95
     assert "logistic" in outcome.version or "clusters" in outcome.version
@@ -234,7 +234,7 @@ def test_multiple_choices_are_learned_as_well(bench: Bench) -> None:
     outcome = bench.run()
 
     answers = bench.classifier(outcome).answer("traits", world.project_images().embeddings)
-    gray = [task % 3 == 1 for task in world.project_images().task_ids]
+    gray = [task % 3 == 1 for task, _ in world.project_images().items]
     found = [
         decision.choices
         for decision, is_gray in zip(answers.decisions, gray, strict=True)
@@ -280,16 +280,12 @@ def test_clusters_keep_their_numbers_when_images_come(bench: Bench) -> None:
     add_images(world, 30)
     first = bench.classifier(bench.run())
     images = world.project_images()
-    before = dict(
-        zip(images.task_ids, first.answer("kind", images.embeddings).clusters, strict=True)
-    )
+    before = dict(zip(images.items, first.answer("kind", images.embeddings).clusters, strict=True))
     add_images(world, 30, first=31)
 
     second = bench.classifier(bench.run())
 
-    after = dict(
-        zip(images.task_ids, second.answer("kind", images.embeddings).clusters, strict=True)
-    )
+    after = dict(zip(images.items, second.answer("kind", images.embeddings).clusters, strict=True))
     assert before == after
 
 

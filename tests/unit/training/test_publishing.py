@@ -63,7 +63,11 @@ def test_the_manifest_says_where_the_version_comes_from(tmp_path: Path, parent: 
     manifest = json.loads(text)
 
     assert manifest["session"] == "s1"
-    assert manifest["parent"] == {"name": "nuclei-1", "sha256": parent.sha256}
+    assert manifest["parent"] == {
+        "name": "nuclei-1",
+        "sha256": parent.sha256,
+        "path": parent.path,
+    }
     assert manifest["metrics"] == {"mean": 0.5}
     assert manifest["name"] == NAME
 

@@ -57,6 +57,18 @@ def test_objects_of_another_label_are_neither_objects_nor_background() -> None:
     assert found.outlined == 2
 
 
+def test_objects_of_all_labels_are_learned_where_labels_are_told_apart() -> None:
+    config = config_of("PolygonLabels", options="")
+    drawn = squares((5, 5), (40, 60))
+    regions = regions_of(drawn, config)
+    regions[1]["value"]["polygonlabels"] = ["Debris"]
+
+    found = taught_objects(regions, target_of(config), 100, 100)
+
+    assert np.array_equal(found.labels, drawn)
+    assert not found.unknown.any()
+
+
 def test_what_says_what_is_finished_is_no_object() -> None:
     area = rectangle(0, 0, 80, 80, "Done") | {"from_name": "rectanglelabels"}
 
