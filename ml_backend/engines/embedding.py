@@ -83,7 +83,7 @@ class DescriptorEmbedder:
 
     @property
     def sha256(self) -> str:
-        """Return the hash of the descriptors' code and constants."""
+        """Return the hash of the descriptors' name, revision and dimension."""
         return self._sha256
 
     @property
