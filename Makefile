@@ -61,7 +61,7 @@ format: $(VENV)/.installed-tests ## put the code into its format
 .PHONY: benchmarks
 benchmarks: $(VENV)/.installed-tests ## measure speed and accuracy; what they print is kept in artifacts/
 	@mkdir -p artifacts
-	@set -o pipefail; for benchmark in rle conversion predict large latency accuracy; do \
+	@set -o pipefail; for benchmark in rle conversion predict large latency accuracy classification; do \
 		echo "== $$benchmark"; \
 		$(BIN)/python benchmarks/$$benchmark.py | tee artifacts/benchmark-$$benchmark.txt || exit 1; \
 	done

@@ -13,6 +13,7 @@ from ml_backend.bootstrap.records import prepare_records, secret_of
 from ml_backend.domain import Component, FetchedFile
 from ml_backend.engines.catalogue import resolve_component
 from ml_backend.engines.device_profile import open_device
+from ml_backend.engines.embedder_catalogue import resolve_embedder
 from ml_backend.errors import StoreError
 from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.labelstudio.controls import parse_label_config
@@ -52,6 +53,7 @@ def examine(settings: Settings, *, backend_url: str, project: str | None) -> lis
             open_database=partial(prepare_records, settings),
             ping_redis=ping_redis,
             resolve_model=resolve_model,
+            resolve_embedder=partial(resolve_embedder, settings.embedder),
             parse_label_config=parse_label_config,
             fetch=fetch,
             http=http,

@@ -19,6 +19,7 @@ from ml_backend.domain import POST_PROCESSING_REVISION, Component, ProjectKey, R
 from ml_backend.engines.classification import is_for_choices
 from ml_backend.errors import BadRequest
 from ml_backend.labelstudio.controls import parse_label_config
+from ml_backend.labelstudio.targets import EMBEDDER_PREFIX
 from ml_backend.processes.engine import EngineApp, create_engine_app
 from ml_backend.service.activation import ActivationTools, Activator
 from ml_backend.service.ahead import Ahead
@@ -66,6 +67,8 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
         stack.enter_context(
             ModelRegistry(settings.model, resolve_and_load, components, releases, device=device)
         )
+        # looked for before the first project with Choices asks for it
+        components.want(EMBEDDER_PREFIX + settings.embedder)
         predictor = TaskPredictor(
             fetcher=build_fetcher(settings),
             decode=build_decoder(settings),

@@ -23,6 +23,7 @@ from ml_backend.service.machine_checks import (
     check_data_dir,
     check_database,
     check_device,
+    check_embedder,
     check_engine,
     check_model,
     check_redis,
@@ -37,6 +38,7 @@ class Instruments:
     open_database: Callable[[], None]  # raises StoreError
     ping_redis: Callable[[], None]  # raises OSError or BackendError
     resolve_model: Callable[[], Component]  # raises ModelError
+    resolve_embedder: Callable[[], Component]  # raises ModelError
     parse_label_config: Callable[[str], LabelConfig]  # raises ConfigError
     fetch: Callable[[str, int], FetchedFile]  # address, task id; raises ImageError
     http: httpx.Client  # for our own addresses
@@ -64,6 +66,7 @@ def run_checks(
         *check_redis(settings, instruments.ping_redis),
         check_device(settings.device),
         check_model(settings, instruments.resolve_model),
+        check_embedder(settings, instruments.resolve_embedder),
         *check_engine(settings, instruments.http),
         check_backend(backend_url, instruments.http, basic_auth_of(settings)),
         check_address(settings),

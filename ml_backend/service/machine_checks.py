@@ -106,6 +106,19 @@ def check_model(settings: Settings, resolve: Callable[[], Component]) -> Check:
     )
 
 
+def check_embedder(settings: Settings, resolve: Callable[[], Component]) -> Check:
+    """Can classes be learned from what EMBEDDER names?"""
+    try:
+        component = resolve()
+    except BackendError as error:
+        return failed("embedder", error.message, "set EMBEDDER=shapes-1 for the built-in one")
+    return ok(
+        "embedder",
+        f"EMBEDDER={settings.embedder} is {component.name} ({component.architecture}, "
+        f"{component.licence})",
+    )
+
+
 def check_backend(url: str, http: httpx.Client, auth: BasicAuth | None) -> Check:
     """Does `ml-backend serve` answer at the address that Label Studio is given?"""
     name = "backend"

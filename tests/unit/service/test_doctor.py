@@ -54,6 +54,7 @@ def instruments_for(
             open_database=lambda: None,
             ping_redis=lambda: None,
             resolve_model=lambda: COMPONENT,
+            resolve_embedder=lambda: COMPONENT,
             parse_label_config=parse_label_config,
             fetch=lambda url, task_id: FetchedFile(path=Path(url), sha256="0", size=1_000_000),
             http=httpx.Client(transport=httpx.MockTransport(answer)),
@@ -105,11 +106,13 @@ def test_what_fails_on_the_machine_is_told_with_a_remedy(tmp_path: Path) -> None
         None,
         open_database=failing(StoreError("the records cannot be opened")),
         resolve_model=failing(ModelNotFound("there is no model 'x'")),
+        resolve_embedder=failing(ModelNotFound("there is no embedder 'x'")),
     )
 
     assert any_failed(checks)
     assert named(checks, "database").status is Status.FAILED
     assert "MODEL=auto" in named(checks, "model").remedy
+    assert "EMBEDDER=shapes-1" in named(checks, "embedder").remedy
 
 
 def test_redis_is_looked_at_only_where_it_is_used(tmp_path: Path) -> None:

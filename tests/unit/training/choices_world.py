@@ -96,8 +96,8 @@ class ChoicesWorld:
     @property
     def target(self) -> ChoicesTarget:
         """Return what is learned."""
-        (target,) = targets_of(parse_label_config(self.config))
-        assert isinstance(target, ChoicesTarget)
+        targets = targets_of(parse_label_config(self.config))
+        (target,) = [target for target in targets if isinstance(target, ChoicesTarget)]
         return target
 
     def fetch(self, url: str, *, task_id: int | None, access: LabelStudioAccess) -> FetchedFile:

@@ -143,3 +143,66 @@ def test_an_image_is_embedded_once(world: ChoicesWorld) -> None:
     world.dataset()
 
     assert world.embedder.embedded == 8
+
+
+OBJECTS = (
+    '<View><Image name="image" value="$image"/><PolygonLabels name="cells" toName="image">'
+    '<Label value="Round"/><Label value="Long"/></PolygonLabels>'
+    '<Choices name="health" toName="image" perRegion="true"><Choice value="alive"/>'
+    '<Choice value="dead"/></Choices></View>'
+)
+
+
+def cell(number: int, label: str, left: float) -> dict[str, object]:
+    return {
+        "id": f"cell-{number}",
+        "from_name": "cells",
+        "to_name": "image",
+        "type": "polygonlabels",
+        "value": {
+            "points": [[left, 10], [left + 20, 10], [left + 20, 40], [left, 40]],
+            "polygonlabels": [label],
+        },
+    }
+
+
+def test_single_objects_have_the_label_of_their_region_and_its_choices(
+    world: ChoicesWorld,
+) -> None:
+    world.config = OBJECTS
+    for task_id in (1, 2, 3):
+        world.add_image(task_id, "bright")
+        world.choose(
+            task_id,
+            cell(1, "Round", 5),
+            cell(2, "Long", 60),
+            choice_of("health", "dead") | {"id": "cell-2"},
+        )
+
+    dataset = world.dataset()
+
+    images = [*dataset.training, *dataset.hold_out]
+    assert sorted(image.item for image in images) == [
+        (task_id, number) for task_id in (1, 2, 3) for number in (1, 2)
+    ]
+    assert {image.number: image.chosen for image in images} == {
+        1: {"cells/labels": {"Round"}},
+        2: {"cells/labels": {"Long"}, "health": {"dead"}},
+    }
+    assert len({image.task_id for image in dataset.hold_out}) == 1  # all objects of an image
+    assert len(dataset.hold_out) == 2
+
+
+def test_regions_that_cannot_be_read_are_left_out_with_their_annotation(
+    world: ChoicesWorld,
+) -> None:
+    world.config = OBJECTS
+    for task_id in (1, 2):
+        world.add_image(task_id, "bright")
+        world.choose(task_id, cell(1, "Round", 5))
+    world.choose(1, cell(1, "Round", 5) | {"value": None})
+
+    dataset = world.dataset()
+
+    assert tasks_of(dataset) == [2]
+    assert "has no value" in dataset.report["left_out"][0]
