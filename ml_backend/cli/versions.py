@@ -53,7 +53,9 @@ def list_versions(
     if not any(one.versions for one in listed):
         complaints.print("Nothing was trained yet.", style="dim")
         return
-    table = Table("version", "project", "state", "serves", "AP before", "AP", "trained", "remark")
+    table = Table(
+        "version", "project", "state", "serves", "score before", "score", "trained", "remark"
+    )
     for one in listed:
         for overview in one.versions:
             version = overview.version
@@ -155,8 +157,23 @@ def find_key(desks: Desks, project: str) -> ProjectKey:
 
 
 def precisions(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    """Return mean AP of what was served before and of the version, "" where it is not known."""
+    """Return the scores of what was served before and of the version, "" where not known.
+
+    Of masks the mean AP; of classes balanced accuracy or macro F1, the mean over the controls.
+    """
+    of_controls = metrics.get("controls")
+    if isinstance(of_controls, Mapping):
+        return _mean(of_controls, "active"), _mean(of_controls, "candidate")
     return _text(metrics.get("active")), _text(metrics.get("candidate"))
+
+
+def _mean(of_controls: Mapping[str, Any], name: str) -> str:
+    known = [
+        numbers[name]
+        for numbers in of_controls.values()
+        if isinstance(numbers, Mapping) and isinstance(numbers.get(name), int | float)
+    ]
+    return _text(sum(known) / len(known)) if known else ""
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ from ml_backend.domain import (
     ImageClassifier,
     LabelConfig,
     LabelStudioAccess,
+    Pixels,
     Prediction,
     Release,
     Segmentation,
@@ -77,6 +78,7 @@ class TaskPredictor:
         """
         done: dict[tuple[str, SegmentationOptions, Component], Segmentation] = {}
         by_control: dict[str, Segmentation] = {}
+        pixels: dict[tuple[str, SegmentationOptions, Component], Pixels] = {}
         of_objects: dict[str, list[Classification]] = {}
         for control in config.controls:
             address = read_value(task.data, control.value_key)
@@ -92,13 +94,14 @@ class TaskPredictor:
                     priority=priority,
                 )
                 done[wanted] = _with_notes(segmentation, image.notes)
+                if any(choices.objects_of for choices in config.choices):
+                    pixels[wanted] = image.pixels
             by_control[control.name] = done[wanted]
             for choices in config.object_choices(control):
                 component = release.components[choices.name]
                 if component.architecture == CLASSIFIER and done[wanted].labels.any():
-                    pixels = self._load(address, task, control, access).pixels
                     of_objects[choices.name] = self.classifier.classify_objects(
-                        list(cut_out(pixels, done[wanted].labels)),
+                        list(cut_out(pixels[wanted], done[wanted].labels)),
                         choices,
                         component=component,
                         priority=priority,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ml_backend.domain import (
     FetchedFile,
     Image,
     LabelStudioAccess,
+    Pixels,
     Priority,
     ProjectKey,
     Release,
@@ -108,6 +109,16 @@ class FakeClassifier:
     ) -> Classification:
         decode(fetch())
         return Classification(choices=control.choices[:1], score=0.25, cluster=7)
+
+    def classify_objects(
+        self,
+        cutouts: Sequence[Pixels],
+        control: ChoicesControl,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> list[Classification]:
+        return [Classification(choices=control.choices[-1:], score=0.5) for _ in cutouts]
 
 
 @dataclass
