@@ -197,15 +197,7 @@ def augment(rng: np.random.Generator, image: FloatArray) -> FloatArray:
     if rng.random() < 0.2:
         sigma = float(rng.uniform(0.4, 1.4))
         image = cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape)
-    if rng.random() < 0.15:  # as if it had been taken with larger pixels
-        size = image.shape[0]
-        coarse = round(size / rng.uniform(1.5, 3.5))
-        image = cv2.resize(image, (coarse, coarse), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-        image = image[..., None] if gray else image
     contrast = np.exp(rng.uniform(-0.3, 0.3, 1 if gray else 3))
-    if rng.random() < 0.1:  # as in an image so empty that its 99th percentile is background
-        contrast = contrast * np.exp(rng.uniform(0.0, 2.3))
     shift = rng.normal(0, 0.06, 1 if gray else 3)
     image = (image * contrast + shift).astype(np.float32)
     if rng.random() < 0.3:

@@ -21,7 +21,6 @@ import torch
 from builtin_checkpoint import load_checkpoint, save_checkpoint, save_weights
 from builtin_data import CropLoader, load_samples, split
 from builtin_optimiser import WeightAverage, optimisers
-from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -29,7 +28,6 @@ from ml_backend.engines.residual_unet import ResidualUNet, ResidualUNetConfig
 
 WARM_UP = 0.02  # share of the time
 FLAT_UNTIL = 0.4  # then the learning rate falls linearly to zero
-STATISTICS_BATCHES = 150
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,13 +45,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--validation", type=float, default=0.06, help="share kept out, per kind")
     parser.add_argument("--diameter", type=float, default=22.0, help="object diameter in pixels")
     parser.add_argument("--cache", type=Path, help="folder for computed flows; default: OUT/flows")
-    parser.add_argument("--start-from", type=Path, help="weights to begin with, safetensors")
-    parser.add_argument(
-        "--freeze-at",
-        type=float,
-        default=1.0,
-        help="share of the time after which the statistics of batch normalisation stay as they are",
-    )
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
     return parser.parse_args()
 
@@ -75,34 +66,6 @@ def loss_terms(y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     flow = ((y[:, :2] - 5.0 * target[:, :2]) ** 2).mean(dim=1)
     inside = F.binary_cross_entropy_with_logits(y[:, 2], target[:, 2], reduction="none")
     return (flow * weight).sum() / total / 2, (inside * weight).sum() / total
-
-
-def measure_statistics(net: ResidualUNet, loader: CropLoader, batches: int) -> None:
-    """Take the statistics of batch normalisation anew, as the mean over `batches` of crops."""
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's way to say: the plain mean of all batches
-    net.train()
-    device = net.device
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
-        for _, (images, _) in zip(range(batches), loader, strict=False):
-            net(images.to(device).to(memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    share_statistics(norms)
-
-
-def share_statistics(norms: list[nn.BatchNorm2d]) -> None:
-    """Give every process the mean of all processes' statistics."""
-    if not distributed.is_initialized():
-        return
-    for norm in norms:
-        for statistic in (norm.running_mean, norm.running_var):
-            if statistic is not None:
-                distributed.all_reduce(statistic)
-                statistic /= distributed.get_world_size()
 
 
 def share_gradients(net: ResidualUNet, elapsed: float) -> float:
@@ -136,11 +99,8 @@ def main() -> None:
     samples = load_samples(options.data, options.diameter, options.cache or options.out / "flows")
     training, validation = split(samples, options.validation)
     (options.out / "validation.json").write_text(json.dumps([s.stem for s in validation], indent=1))
-    config = replace(ResidualUNetConfig(), diam_mean=options.diameter, compress_range=True)
-    net = ResidualUNet(config)
-    if options.start_from is not None:
-        net.load_state_dict(load_file(str(options.start_from)))
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config = replace(ResidualUNetConfig(), diam_mean=options.diameter)
+    net = ResidualUNet(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = WeightAverage(net, options.ema)
     steppers = optimisers(net, options.lr, options.adam_lr)
     base_rates = [[group["lr"] for group in stepper.param_groups] for stepper in steppers]
@@ -160,8 +120,6 @@ def main() -> None:
     )
     parameters = sum(p.numel() for p in net.parameters())
     print(f"{len(training)} + {len(validation)} images, {parameters} parameters", flush=True)
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    frozen = before >= 60.0 * options.minutes * options.freeze_at
     start = time.monotonic()
     report_at, save_at, first = start, start + 60.0, step
     flow_mean = inside_mean = 0.0
@@ -179,13 +137,7 @@ def main() -> None:
         for stepper, rates in zip(steppers, base_rates, strict=True):
             for group, rate in zip(stepper.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        if not frozen and progress >= options.freeze_at:
-            measure_statistics(net, loader, STATISTICS_BATCHES)
-            frozen = True
         net.train()
-        if frozen:
-            for norm in norms:
-                norm.eval()
         images = images.to(device).to(memory_format=torch.channels_last)
         target = target.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):

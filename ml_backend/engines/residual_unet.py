@@ -39,9 +39,6 @@ class ResidualUNetConfig:
     decoder_blocks: tuple[int, ...] = (1, 1, 1, 1)
     # Median object diameter the weights were trained for, in pixels (Cellpose's definition).
     diam_mean: float = 22.0
-    # Values outside 0..1 enter by their logarithm. Where an image is nearly empty its 99th
-    # percentile is background, and its cells are tens of times brighter than 1.
-    compress_range: bool = False
 
     def __post_init__(self) -> None:
         levels = len(self.channels)
@@ -65,16 +62,10 @@ class ResidualUNetConfig:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, object]) -> ResidualUNetConfig:
-        """The inverse of `to_json`; unknown, missing or mistyped fields raise ValueError.
-
-        `compress_range` may be missing: the first networks had none.
-        """
+        """The inverse of `to_json`; unknown, missing or mistyped fields raise ValueError."""
         names = {"channels", "encoder_blocks", "decoder_blocks", "diam_mean"}
-        if set(fields) - {"compress_range"} != names:
+        if set(fields) != names:
             raise ValueError(f"expected the fields {sorted(names)}, got {sorted(fields)}")
-        compress_range = fields.get("compress_range", False)
-        if not isinstance(compress_range, bool):
-            raise ValueError("compress_range must be true or false")
         diam_mean = fields["diam_mean"]
         if isinstance(diam_mean, bool) or not isinstance(diam_mean, int | float):
             raise ValueError("diam_mean must be a number")
@@ -83,7 +74,6 @@ class ResidualUNetConfig:
             encoder_blocks=_int_tuple(fields["encoder_blocks"]),
             decoder_blocks=_int_tuple(fields["decoder_blocks"]),
             diam_mean=float(diam_mean),
-            compress_range=compress_range,
         )
 
 
@@ -93,13 +83,6 @@ def _int_tuple(value: object) -> tuple[int, ...]:
     if any(isinstance(v, bool) or not isinstance(v, int) for v in value):
         raise ValueError("expected a list of integers")
     return tuple(value)
-
-
-def compress_range(x: Tensor) -> Tensor:
-    """Return x with 0..1 as it is, 1 + log(x) above 1 and -log(1 - x) below 0; any shape."""
-    inside = x.clamp(0.0, 1.0)
-    beyond = x - inside
-    return inside + beyond.sign() * beyond.abs().log1p()
 
 
 class ConvNorm(nn.Module):
@@ -194,8 +177,6 @@ class ResidualUNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x: (N, 3, Y, X) -> y: (N, 3, Y, X), see above; style: (N, STYLE_WIDTH), norm 1."""
-        if self.config.compress_range:
-            x = compress_range(x)
         features = F.relu(self.stem(x))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=False):
