@@ -180,7 +180,7 @@ class Planner:
         except ConfigError:
             return True  # the session says what is wrong with it
         target = None if plan is None else find_target(plan.config, session.controls)
-        return isinstance(target, ChoicesTarget)
+        return isinstance(target, ChoicesTarget) and target.shape is None
 
     def _learned_the_same(self, session: Session, last: Session, hashes: Mapping[int, str]) -> bool:
         if last.state is not SessionState.COMPLETED:

@@ -138,12 +138,9 @@ class ClassificationRun:
         )
         self._journal.tell(**dataset.report)
         self._interruption.check()
-        if self._session.trigger is Trigger.POLICY and not (dataset.training or dataset.hold_out):
-            return Outcome(
-                state=SessionState.COMPLETED,
-                message=f"Nobody has chosen anything for {', '.join(self._session.controls)} yet. "
-                "Press Start Training for clusters of similar images.",
-            )
+        too_early = self._too_early(dataset)
+        if too_early is not None:
+            return Outcome(state=SessionState.COMPLETED, message=too_early)
 
         self._journal.phase(Phase.EMBEDDING)
         images = self._own.images(dataset)
@@ -174,6 +171,29 @@ class ClassificationRun:
         with self._interruption.shielded():  # short, and whole the next time if it is killed
             self._journal.phase(Phase.PUBLISHING)
             return self._maker.conclude(self._maker.make(self._made(trials, weights, pictures)))
+
+    def _too_early(self, dataset: ChoicesDataset) -> str | None:
+        """Return a sentence where nothing can be learned yet and nobody asked for clusters."""
+        of_objects = any(control.objects_of for control in self._own.controls)
+        if self._session.trigger is not Trigger.POLICY and not of_objects:
+            return None
+        labelled = [*dataset.training, *dataset.hold_out]
+        names = ", ".join(self._session.controls)
+        if not labelled:
+            advice = "" if of_objects else " Press Start Training for clusters of similar images."
+            return f"Nobody has chosen anything for {names} yet.{advice}"
+        answers = {
+            (control.name, image.chosen.get(control.name))
+            for control in self._own.controls
+            for image in labelled
+            if control.name in image.chosen
+        }
+        if len(answers) == len({name for name, _ in answers}):
+            return (
+                f"All that was chosen for {names} so far is the same; there is nothing to tell "
+                "apart yet."
+            )
+        return None
 
     def _learn(
         self,

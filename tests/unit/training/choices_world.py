@@ -40,6 +40,12 @@ CONFIG = (
     '<Choices name="traits" toName="image" choice="multiple"><Choice value="striped"/>'
     '<Choice value="dotted"/></Choices></View>'
 )
+OBJECTS = (
+    '<View><Image name="image" value="$image"/><PolygonLabels name="cells" toName="image">'
+    '<Label value="Round"/><Label value="Long"/></PolygonLabels>'
+    '<Choices name="health" toName="image" perRegion="true"><Choice value="alive"/>'
+    '<Choice value="dead"/></Choices></View>'
+)
 KINDS = {"dark, very": 20, "mid/gray": 120, "bright": 220}
 EMBEDDER = Component(
     name="brightness-1", architecture="descriptors", sha256="e" * 64, path="", licence="CC0-1.0"
@@ -73,6 +79,20 @@ def choice_of(control: str, *choices: str) -> dict[str, Any]:
         "to_name": "image",
         "type": "choices",
         "value": {"choices": list(choices)},
+    }
+
+
+def cell(number: int, label: str, left: float) -> dict[str, Any]:
+    """Return the region of a cell, 20 percent wide."""
+    return {
+        "id": f"cell-{number}",
+        "from_name": "cells",
+        "to_name": "image",
+        "type": "polygonlabels",
+        "value": {
+            "points": [[left, 10], [left + 20, 10], [left + 20, 40], [left, 40]],
+            "polygonlabels": [label],
+        },
     }
 
 

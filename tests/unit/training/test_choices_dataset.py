@@ -13,7 +13,7 @@ from ml_backend.errors import TrainingError
 from ml_backend.learning import LearningOptions, Multiple, Side, TrainingParameters
 from ml_backend.store.database import Database
 from ml_backend.training.choices_dataset import ChoicesDataset
-from tests.unit.training.choices_world import ChoicesWorld, choice_of
+from tests.unit.training.choices_world import OBJECTS, ChoicesWorld, cell, choice_of
 
 
 @pytest.fixture
@@ -143,27 +143,6 @@ def test_an_image_is_embedded_once(world: ChoicesWorld) -> None:
     world.dataset()
 
     assert world.embedder.embedded == 8
-
-
-OBJECTS = (
-    '<View><Image name="image" value="$image"/><PolygonLabels name="cells" toName="image">'
-    '<Label value="Round"/><Label value="Long"/></PolygonLabels>'
-    '<Choices name="health" toName="image" perRegion="true"><Choice value="alive"/>'
-    '<Choice value="dead"/></Choices></View>'
-)
-
-
-def cell(number: int, label: str, left: float) -> dict[str, object]:
-    return {
-        "id": f"cell-{number}",
-        "from_name": "cells",
-        "to_name": "image",
-        "type": "polygonlabels",
-        "value": {
-            "points": [[left, 10], [left + 20, 10], [left + 20, 40], [left, 40]],
-            "polygonlabels": [label],
-        },
-    }
 
 
 def test_single_objects_have_the_label_of_their_region_and_its_choices(

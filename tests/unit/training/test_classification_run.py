@@ -37,8 +37,10 @@ from ml_backend.training.session_log import SessionLog
 from tests.unit.training.choices_world import (
     EMBEDDER,
     KINDS,
+    OBJECTS,
     PROJECT,
     ChoicesWorld,
+    cell,
     choice_of,
 )
 
@@ -162,6 +164,32 @@ def test_a_policy_starts_no_clusters_of_itself(bench: Bench) -> None:
     assert outcome.state is SessionState.COMPLETED
     assert outcome.version is None
     assert "Nobody has chosen anything" in outcome.message
+
+
+def test_a_policy_learns_nothing_where_all_choices_are_the_same(bench: Bench) -> None:
+    for task_id in range(1, 6):
+        bench.world.add_image(task_id, "bright")
+        bench.world.choose(task_id, choice_of("kind", "bright"))
+
+    outcome = bench.run(bench.session(Trigger.POLICY))
+
+    assert outcome.version is None
+    assert "nothing to tell apart yet" in outcome.message
+
+
+def test_labels_of_objects_are_not_learned_before_there_are_two(bench: Bench) -> None:
+    world = bench.world
+    world.config = OBJECTS
+    empty = bench.run()
+    for task_id in (1, 2, 3):
+        world.add_image(task_id, "bright")
+        world.choose(task_id, cell(1, "Round", 5), cell(2, "Round", 60))
+
+    alike = bench.run()
+
+    assert "Nobody has chosen anything for cells/labels" in empty.message
+    assert "nothing to tell apart yet" in alike.message
+    assert bench.versions.all(PROJECT) == []
 
 
 def test_an_empty_project_fails_with_a_sentence(bench: Bench) -> None:
