@@ -334,3 +334,44 @@ def test_the_threads_do_the_same_by_themselves(desk: LearningDesk) -> None:
             sleep(0.02)
 
     assert desk.woken == [desk.event(job).session]
+
+
+CHOICES = (
+    '<Choices name="kind" toName="image"><Choice value="A"/><Choice value="B"/></Choices>'
+    '<PolygonLabels name="sorts" toName="image" model_name="other">'
+    '<Label value="Round"/><Label value="Long"/></PolygonLabels>'
+)
+
+
+def test_start_training_without_annotations_makes_clusters_and_nothing_else(
+    desk: LearningDesk,
+) -> None:
+    desk.introduce(label_config(more=CHOICES))
+    desk.send("START_TRAINING")
+
+    desk.listen()
+    desk.start_sessions()
+
+    states = {session.controls: session.state for session in desk.all_sessions()}
+    assert states == {
+        ("cells",): SessionState.COMPLETED,
+        ("sorts",): SessionState.COMPLETED,
+        ("sorts/labels",): SessionState.COMPLETED,
+        ("kind",): SessionState.QUEUED,
+    }
+    assert len(desk.woken) == 1
+
+
+def test_masks_and_choices_of_a_project_are_trained_in_sessions_of_their_own(
+    desk: LearningDesk,
+) -> None:
+    desk.introduce(label_config(more=CHOICES))
+    for task_id in range(1, 11):
+        desk.annotate(task_id)
+    desk.listen()
+    desk.clock.forward(120)
+
+    desk.listen()
+
+    controls = sorted(session.controls for session in desk.all_sessions())
+    assert controls == [("cells",), ("kind",), ("sorts",), ("sorts/labels",)]
