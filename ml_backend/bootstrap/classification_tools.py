@@ -206,7 +206,7 @@ class ClassificationWorkshop:
             distances=clustered.distances,
             chosen=clustered.chosen,
             thumbnail=self._project_embedder.image,
-            title=f"Project {self._session.project.project_id}, {self._target.names[0]}",
+            title=f"Project {self._session.project.project_id}, {clustered.control}",
             go_on=self._interruption.check,
         )
 

@@ -71,6 +71,8 @@ def project_pictures(
             [caption for _, caption in shown],
             title=f"{title}: cluster {number}",
             total=len(members),
+            # cells of one image have one scale, crops of plankton would become specks
+            common_scale=any(number for _, number in items),
         )
     return pictures
 

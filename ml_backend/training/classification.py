@@ -66,6 +66,7 @@ class Clustered:
     clusters: IntArray = field(repr=False)  # (N,) identities
     distances: FloatArray = field(repr=False)  # (N,) to the centres
     chosen: Mapping[Item, str] = field(repr=False)  # what people chose
+    control: str  # of which clusters and choices are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,8 +310,9 @@ class ClassificationRun:
     def _draw(
         self, classifier: Classifier, images: ProjectImages, dataset: ChoicesDataset
     ) -> Mapping[str, bytes]:
-        first = self._own.controls[0].name
-        found = classifier.answer(first, images.embeddings)
+        # one that people use says most: of several the one with the most different answers
+        shown = max(self._own.controls, key=lambda one: _different(one.name, dataset)).name
+        found = classifier.answer(shown, images.embeddings)
         self._go_on()
         return self._own.draw(
             Clustered(
@@ -319,10 +321,11 @@ class ClassificationRun:
                 clusters=found.clusters,
                 distances=found.distances,
                 chosen={
-                    image.item: ", ".join(sorted(image.chosen[first]))
+                    image.item: ", ".join(sorted(image.chosen[shown]))
                     for image in (*dataset.training, *dataset.hold_out)
-                    if first in image.chosen
+                    if shown in image.chosen
                 },
+                control=shown,
             )
         )
 
@@ -359,6 +362,11 @@ class ClassificationRun:
     def _go_on(self) -> None:
         self._interruption.check()
         self._journal.part()
+
+
+def _different(control: str, dataset: ChoicesDataset) -> int:
+    labelled = (*dataset.training, *dataset.hold_out)
+    return len({image.chosen[control] for image in labelled if control in image.chosen})
 
 
 def _embeddings(images: Sequence[ChosenImage]) -> FloatArray:
