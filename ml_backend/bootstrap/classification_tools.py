@@ -40,7 +40,8 @@ from ml_backend.store.database import Database
 from ml_backend.store.projects import Projects
 from ml_backend.store.splits import Splits
 from ml_backend.store.versions import Versions
-from ml_backend.training.choices_dataset import ChoicesDataset, ChoicesDatasetBuilder
+from ml_backend.training.choices_dataset import ChoicesDatasetBuilder
+from ml_backend.training.chosen_images import ChoicesDataset
 from ml_backend.training.classification import (
     ClassificationRun,
     ClassificationTools,

@@ -9,11 +9,9 @@ from xml.etree.ElementTree import Element
 
 from ml_backend.domain import (
     ChoicesControl,
-    ClassificationOptions,
     ClusterTag,
     Control,
     ControlTag,
-    SegmentationOptions,
 )
 from ml_backend.errors import ConfigError
 from ml_backend.labelstudio.config_tags import (
@@ -23,7 +21,12 @@ from ml_backend.labelstudio.config_tags import (
     tag_text,
     to_names,
 )
-from ml_backend.labelstudio.learning_options import LEARNING_OPTIONS
+from ml_backend.labelstudio.option_values import (
+    POINTS,
+    classes_of,
+    classification_options,
+    segmentation_options,
+)
 from ml_backend.labelstudio.options import (
     CHOICES_OPTIONS,
     CLUSTER_OF,
@@ -33,15 +36,14 @@ from ml_backend.labelstudio.options import (
     model_attributes,
     read_options,
     shown,
-    unknown_sentence,
 )
+from ml_backend.labelstudio.stray_options import stray_options
 from ml_backend.labelstudio.values import parse_value_key
 
 MAX_CONTROLS = 100
 MAX_CHOICES = 1000  # of one control
 
 _TAGS = {tag.value.lower(): tag for tag in ControlTag}
-_POINTS = frozenset({ControlTag.KEYPOINT, ControlTag.KEYPOINT_LABELS})
 _CLUSTER_TAGS = frozenset({"number", "textarea"})
 _MULTIPLE = "multiple"  # value of the attribute `choice`
 
@@ -110,7 +112,7 @@ class ConfigReading:
         name = self._name(element, where)
         labels = tuple(read_labels(label_tag)) if label_tag is not None else ()
         label = self._label(where, label_tag, labels, values)
-        classes = _classes(tag, labels, values)
+        classes = classes_of(tag, labels, values)
         if classes:
             self.label_choices.append(
                 ChoicesControl(
@@ -120,7 +122,7 @@ class ConfigReading:
                     choices=classes,
                     objects_of=name,
                     is_label=True,
-                    options=_classification(self._options(tags, CHOICES_OPTIONS)),
+                    options=classification_options(self._options(tags, CHOICES_OPTIONS)),
                 )
             )
         return Control(
@@ -132,7 +134,7 @@ class ConfigReading:
             labels_name=attribute(label_tag, "name") if bare and label_tag is not None else None,
             label=label,
             classes=classes,
-            segmentation=_segmentation(values),
+            segmentation=segmentation_options(values),
             score_threshold=values.get("model_score_threshold", 0.0),
             max_regions=values.get("model_max_regions"),
         )
@@ -162,7 +164,7 @@ class ConfigReading:
         objects_of = None
         if attribute(element, "perRegion").lower() == "true":
             outlining = (one for one in controls if one.to_name == attribute(image, "name"))
-            shape = next((one for one in outlining if one.tag not in _POINTS), None)
+            shape = next((one for one in outlining if one.tag not in POINTS), None)
             if shape is None:
                 self.warnings.append(
                     f"{where} is for single regions (perRegion), of which there are none that are "
@@ -179,7 +181,7 @@ class ConfigReading:
             choices=choices,
             objects_of=objects_of,
             multiple=attribute(element, "choice").lower() == _MULTIPLE,
-            options=_classification(values),
+            options=classification_options(values),
         )
 
     def with_cluster_tags(self, controls: list[ChoicesControl]) -> list[ChoicesControl]:
@@ -284,75 +286,11 @@ class ConfigReading:
 
     def note_stray_options(self) -> None:
         """Warn of options that nobody knows or that stand where nobody reads them."""
-        everything = {**OPTIONS, **CHOICES_OPTIONS, **CLUSTER_OPTIONS}
-        read_at: dict[int, Mapping[str, Option]] = {
-            **{id(tag): {**OPTIONS, **CHOICES_OPTIONS} for tag in self.images.values()},
-            id(self.root): {**OPTIONS, **CHOICES_OPTIONS},
-            **{
-                id(tag): {**OPTIONS, **CHOICES_OPTIONS}
-                for tag in (*self.shapes, *self.label_tags.values())
-            },
-            **{id(tag): CHOICES_OPTIONS for tag in self.choices},
-            **{id(tag): CLUSTER_OPTIONS for tag in self.cluster_tags},
-        }
-        for element in self.optioned:
-            where = tag_text(element)
-            for name in model_attributes(element.attrib):
-                if name in LEARNING_OPTIONS:
-                    if element is not self.root:
-                        self.warnings.append(
-                            f"{where} has the option {name}, which is ignored there; put it on "
-                            "the root tag."
-                        )
-                elif name not in everything:
-                    known = (*everything, *LEARNING_OPTIONS)
-                    self.warnings.append(unknown_sentence(where, name, known))
-                elif name not in read_at.get(id(element), ()):
-                    self.warnings.append(
-                        f"{where} has the option {name}, which is ignored there; put it on "
-                        f"{_place_of(name)}."
-                    )
-
-
-def _place_of(name: str) -> str:
-    if name in CLUSTER_OPTIONS:
-        return "a Number or TextArea tag"
-    kind = "a control" if name in OPTIONS else "a Choices tag"
-    return f"{kind}, its Image tag or the root tag"
-
-
-def _segmentation(values: Mapping[str, Any]) -> SegmentationOptions:
-    names = {
-        "model": "model_name",
-        "diameter": "model_diameter",
-        "flow_threshold": "model_flow_threshold",
-        "cellprob_threshold": "model_cellprob_threshold",
-        "iterations": "model_iterations",
-        "min_size": "model_min_size",
-        "clahe": "model_clahe",
-        "plane": "model_plane",
-        "channels": "model_channels",
-    }
-    given = {ours: values[name] for ours, name in names.items() if name in values}
-    return SegmentationOptions(**given)
-
-
-def _classes(
-    tag: ControlTag, labels: tuple[str, ...], values: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Return the labels that are to be told apart, none where all objects get the same."""
-    found = tuple(label for label in labels if label != values.get("model_roi"))
-    wanted = values.get("model_classes", True) and "model_label" not in values
-    return found if wanted and len(found) > 1 and tag not in _POINTS else ()
-
-
-def _classification(values: Mapping[str, Any]) -> ClassificationOptions:
-    names = {
-        "embedder": "model_embedder",
-        "plane": "model_plane",
-        "channels": "model_channels",
-        "unsure_below": "model_unsure_below",
-        "clusters": "model_clusters",
-    }
-    given = {ours: values[name] for ours, name in names.items() if name in values}
-    return ClassificationOptions(**given)
+        self.warnings += stray_options(
+            self.root,
+            optioned=self.optioned,
+            images=self.images.values(),
+            shapes=[*self.shapes, *self.label_tags.values()],
+            choices=self.choices,
+            cluster_tags=self.cluster_tags,
+        )

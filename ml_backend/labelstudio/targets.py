@@ -11,17 +11,15 @@ from typing import Any
 from ml_backend.domain import (
     ChoicesControl,
     Control,
-    ControlTag,
     DefaultModels,
     LabelConfig,
     ServedControl,
 )
+from ml_backend.labelstudio.option_values import POINTS
 from ml_backend.learning import LearningOptions
 
 EMBEDDER_PREFIX = "embedder:"
 """In front of an embedder's name where names of networks and embedders stand together."""
-
-_POINTS = frozenset({ControlTag.KEYPOINT, ControlTag.KEYPOINT_LABELS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class Target:
     @property
     def teachers(self) -> tuple[Control, ...]:
         """Return the controls whose regions outline objects; a point says nothing of a mask."""
-        return tuple(control for control in self.controls if control.tag not in _POINTS)
+        return tuple(control for control in self.controls if control.tag not in POINTS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ choice that is left empty beside other choices says "none of them", once somebod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from ml_backend.domain import (
 )
 from ml_backend.errors import BadRequest, ImageError, ImageFetchError
 from ml_backend.imaging.cutouts import cut_out
-from ml_backend.labelstudio.targets import ChoicesTarget, subject_of
+from ml_backend.labelstudio.targets import ChoicesTarget
 from ml_backend.labelstudio.values import read_value
 from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
 from ml_backend.store.annotations import AnnotationLedger
@@ -37,48 +37,20 @@ from ml_backend.training.chosen import (
     chosen_for_objects,
     outlines_anything,
 )
+from ml_backend.training.chosen_images import (
+    ChoicesDataset,
+    ChosenImage,
+    manifest_of,
+    report_of,
+)
 from ml_backend.training.dataset import Decoder
-from ml_backend.training.dataset_report import Notes, shortened
+from ml_backend.training.dataset_report import Notes
 from ml_backend.training.draft import choose_annotations
 from ml_backend.training.grouping import Groups, group_of, pixels_group
 from ml_backend.training.session_limits import require_most_fetched
 
 FloatArray = npt.NDArray[np.float32]
-Item = tuple[int, int]
-"""A task, and the number of an object in its image; 0 = the whole image."""
-
 _TASKS_AT_A_TIME = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChosenImage:
-    """An image and what one annotation chose for it."""
-
-    task_id: int
-    annotation_id: int
-    content_hash: str  # of the annotation
-    image_sha256: str
-    group: str
-    pixels: str  # the group that it would be without `model_group`
-    side: Side
-    chosen: Chosen
-    embedding: npt.NDArray[np.float32] = field(repr=False)  # (D,)
-    number: int = 0  # of an object in the image, from 1; 0 = the whole image
-
-    @property
-    def item(self) -> Item:
-        """Return what it is of, unique among those that are embedded."""
-        return self.task_id, self.number
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChoicesDataset:
-    """The labelled images of a session, on the two sides of the split."""
-
-    training: Sequence[ChosenImage]
-    hold_out: Sequence[ChosenImage]
-    manifest: Mapping[str, Any] = field(repr=False)
-    report: Mapping[str, Any] = field(repr=False)
 
 
 class Embeds(Protocol):
@@ -157,8 +129,8 @@ class ChoicesDatasetBuilder:
         return ChoicesDataset(
             training=[image for image in images if image.side is Side.TRAINING],
             hold_out=[image for image in images if image.side is Side.HOLD_OUT],
-            manifest=_manifest(images, task_hashes, target, options, notes),
-            report=_report(images, target, notes),
+            manifest=manifest_of(images, task_hashes, target, options, notes),
+            report=report_of(images, target, notes),
         )
 
     def _of_task(
@@ -303,51 +275,3 @@ def _left_out(annotation: Annotation, error: BadRequest) -> str:
         f"Annotation {annotation.annotation_id} of task {annotation.task_id} is left out: "
         f"{error.message}"
     )
-
-
-def _manifest(
-    images: Sequence[ChosenImage],
-    task_hashes: Mapping[int, str],
-    target: ChoicesTarget,
-    options: LearningOptions,
-    notes: Notes,
-) -> dict[str, Any]:
-    return {
-        "task_hashes": {
-            str(task_id): text
-            for task_id, text in task_hashes.items()
-            if task_id not in notes.not_fetched
-        },
-        "not_fetched": {str(task): task_hashes[task] for task in sorted(notes.not_fetched)},
-        "subject": subject_of(target, options),
-        "controls": list(target.names),
-        "images": [
-            {
-                "task": image.task_id,
-                "object": image.number,
-                "annotations": [image.annotation_id],
-                "content_hash": image.content_hash,
-                "image_sha256": image.image_sha256,
-                "group": image.group,
-                "side": image.side.value,
-                "chosen": {name: sorted(chosen) for name, chosen in image.chosen.items()},
-            }
-            for image in images
-        ],
-    }
-
-
-def _report(images: Sequence[ChosenImage], target: ChoicesTarget, notes: Notes) -> dict[str, Any]:
-    counts: dict[str, dict[str, int]] = {}
-    for control in target.controls:
-        of_choice = {
-            choice: sum(choice in image.chosen.get(control.name, ()) for image in images)
-            for choice in control.choices
-        }
-        counts[control.name] = {choice: count for choice, count in of_choice.items() if count}
-    return {
-        "images": {side.value: sum(image.side is side for image in images) for side in Side},
-        "chosen": counts,
-        "left_out": shortened(notes.left_out),
-        "remarks": shortened(notes.remarks),
-    }

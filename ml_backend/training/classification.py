@@ -27,24 +27,16 @@ from ml_backend.engines.clustering import (
     name_clusters,
 )
 from ml_backend.engines.head_competition import compete
-from ml_backend.engines.head_models import Kind
 from ml_backend.engines.head_trials import ItemClusters
 from ml_backend.engines.heads import Head
 from ml_backend.engines.scaling import Scaling, fit_scaling
 from ml_backend.errors import TrainingError
 from ml_backend.learning import Promotion, Session, SessionState, Trigger
-from ml_backend.training.choices_dataset import ChoicesDataset, ChosenImage, Item
-from ml_backend.training.choices_gate import (
-    ControlTrial,
-    ControlVerdict,
-    Marks,
-    commonest_answer,
-    judge_control,
-    marks_of,
-    score_of,
-    takes_candidate,
-)
+from ml_backend.training.choices_gate import ControlVerdict, judge_control, takes_candidate
+from ml_backend.training.chosen_images import ChoicesDataset, ChosenImage, Item
+from ml_backend.training.control_trials import control_trial, embeddings_of
 from ml_backend.training.interruption import Interruption
+from ml_backend.training.learned_report import kind_of, learned_report
 from ml_backend.training.outcome import Outcome
 from ml_backend.training.project_images import ProjectImages
 from ml_backend.training.publishing import Publisher
@@ -240,7 +232,7 @@ class ClassificationRun:
     ) -> Head | None:
         if not training:
             return None
-        points = scaling.apply(_embeddings(training))
+        points = scaling.apply(embeddings_of(training))
         rows, _ = assign(points, clustering)
         return compete(
             points,
@@ -257,44 +249,14 @@ class ClassificationRun:
         self, control: ChoicesControl, candidate: Classifier, dataset: ChoicesDataset
     ) -> _Trial:
         """Return how a control's candidate does beside what is served, on the hold-out."""
-        name, choices, multiple = control.name, control.choices, control.multiple
-        training = [image for image in dataset.training if name in image.chosen]
-        hold_out = [image for image in dataset.hold_out if name in image.chosen]
-        learned_from = marks_of([image.chosen[name] for image in training], choices)
-        served = self._own.served(name)
-        answers = served is not None and served.controls[name].head is not None
-        head = candidate.controls[name].head
-
-        def marks(classifier: Classifier) -> Marks:
-            if not hold_out:
-                return marks_of([], choices)
-            found = classifier.answer(name, _embeddings(hold_out))
-            return marks_of([decision.choices for decision in found.decisions], choices)
-
-        verdict = judge_control(
-            ControlTrial(
-                name=name,
-                multiple=multiple,
-                truth=marks_of([image.chosen[name] for image in hold_out], choices),
-                candidate=marks(candidate),
-                active=marks(served) if served is not None and answers else None,
-                commonest=commonest_answer(learned_from, len(hold_out), multiple=multiple),
-                trained_on=len(training),
-                cross_validated=None if head is None else head.report.scores.get(head.kind),
-                commonest_cross_validated=score_of(
-                    learned_from,
-                    commonest_answer(learned_from, len(training), multiple=multiple),
-                    multiple=multiple,
-                ),
-                claims=head is not None,
-                has_clusters=served is not None and bool(dataset.training or dataset.hold_out),
-            )
-        )
+        served = self._own.served(control.name)
+        trial = control_trial(control, candidate, served, dataset)
+        verdict = judge_control(trial)
         return _Trial(
             control=control,
-            model=candidate.controls[name],
+            model=candidate.controls[control.name],
             verdict=verdict,
-            taken=takes_candidate(verdict, self._own.promotion, claims=head is not None),
+            taken=takes_candidate(verdict, self._own.promotion, claims=trial.claims),
         )
 
     def _tell(self, trials: Sequence[_Trial]) -> None:
@@ -303,7 +265,7 @@ class ClassificationRun:
                 trial.control.name: {**trial.verdict.numbers, "taken": trial.taken}
                 for trial in trials
             },
-            learned={trial.control.name: _learned(trial.model) for trial in trials},
+            learned={trial.control.name: learned_report(trial.model) for trial in trials},
             verdict=" ".join(trial.verdict.sentence for trial in trials),
         )
 
@@ -331,7 +293,7 @@ class ClassificationRun:
 
     def _made(self, trials: Sequence[_Trial], weights: Path, pictures: Mapping[str, bytes]) -> Made:
         taken = [trial for trial in trials if trial.taken]
-        kinds = sorted({_kind(trial.model) for trial in taken or trials})
+        kinds = sorted({kind_of(trial.model) for trial in taken or trials})
         verdicts = " ".join(trial.verdict.sentence for trial in trials)
         if taken:
             sentence = f"Promoted: {verdicts}"
@@ -349,7 +311,7 @@ class ClassificationRun:
                 **self._own.facts,
                 "controls": list(self._session.controls),
                 "metrics": numbers,
-                "learned": {trial.control.name: _learned(trial.model) for trial in trials},
+                "learned": {trial.control.name: learned_report(trial.model) for trial in trials},
                 "pictures": sorted(pictures),
             },
             metrics={"controls": numbers},
@@ -369,46 +331,8 @@ def _different(control: str, dataset: ChoicesDataset) -> int:
     return len({image.chosen[control] for image in labelled if control in image.chosen})
 
 
-def _embeddings(images: Sequence[ChosenImage]) -> FloatArray:
-    return np.stack([image.embedding for image in images])
-
-
 def _clusters_of(
     classifier: Classifier | None, control: str, embeddings: FloatArray
 ) -> IntArray | None:
     """Return the cluster of each image by what is served, None where nothing is."""
     return None if classifier is None else classifier.answer(control, embeddings).clusters
-
-
-def _kind(model: ControlModel) -> str:
-    return str((Kind.CLUSTERS if model.head is None else model.head.kind).value)
-
-
-def _learned(model: ControlModel) -> dict[str, Any]:
-    """Return what a report says of a candidate, JSON-able."""
-    head = model.head
-    clusters = {
-        str(identity): {
-            "choices": list(name.choices),
-            "support": name.support,
-            "purity": round(name.purity, 4),
-        }
-        for identity, name in model.cluster_names.items()
-    }
-    learned: dict[str, Any] = {
-        "clusters": 0 if model.clustering is None else len(model.clustering),
-        "named_clusters": clusters,
-    }
-    if head is None:
-        return {**learned, "head": None}
-    return {
-        **learned,
-        "head": head.kind.value,
-        "metric": head.report.metric,
-        "cross_validated": {kind.value: score for kind, score in head.report.scores.items()},
-        "images": head.report.items,
-        "of_each_choice": dict(head.report.items_per_class),
-        "calibration_error_before": head.report.calibration_error_before,
-        "calibration_error": head.report.calibration_error_after,
-        "remarks": list(head.report.remarks),
-    }

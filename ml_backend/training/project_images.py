@@ -19,7 +19,7 @@ from ml_backend.engines.image_embeddings import (
 from ml_backend.errors import BackendError, BadRequest, ImageError
 from ml_backend.labelstudio.targets import ChoicesTarget
 from ml_backend.labelstudio.values import read_value
-from ml_backend.training.choices_dataset import Item
+from ml_backend.training.chosen_images import Item
 from ml_backend.training.dataset import Decoder
 from ml_backend.training.dataset_report import shortened
 

@@ -28,7 +28,8 @@ from ml_backend.learning import Annotation, LabelledTask, LearningOptions
 from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.database import Database
 from ml_backend.store.splits import Splits
-from ml_backend.training.choices_dataset import ChoicesDataset, ChoicesDatasetBuilder
+from ml_backend.training.choices_dataset import ChoicesDatasetBuilder
+from ml_backend.training.chosen_images import ChoicesDataset
 from ml_backend.training.project_images import ProjectEmbedder, ProjectImages
 
 PROJECT = ProjectKey(origin="http://ls", project_id=3, created_at=1_800_000_000)

@@ -12,7 +12,7 @@ import pytest
 from ml_backend.errors import TrainingError
 from ml_backend.learning import LearningOptions, Multiple, Side, TrainingParameters
 from ml_backend.store.database import Database
-from ml_backend.training.choices_dataset import ChoicesDataset
+from ml_backend.training.chosen_images import ChoicesDataset
 from tests.unit.training.choices_world import OBJECTS, ChoicesWorld, cell, choice_of
 
 
