@@ -27,6 +27,8 @@ from ml_backend.engines.clustering import (
     name_clusters,
 )
 
+pytestmark = pytest.mark.unhurried
+
 Points = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 

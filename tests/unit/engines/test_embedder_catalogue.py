@@ -34,6 +34,8 @@ from ml_backend.engines.embedder_catalogue import (
 from ml_backend.engines.embedding import DescriptorEmbedder, open_embedder
 from ml_backend.errors import CheckpointInvalid, ModelError, ModelNotFound
 
+pytestmark = pytest.mark.unhurried
+
 CPU = torch.device("cpu")
 
 

@@ -26,6 +26,8 @@ from ml_backend.engines.head_models import Embedded, Kind
 from ml_backend.engines.head_trials import ItemClusters
 from ml_backend.engines.heads import Decision, Head, decide
 
+pytestmark = pytest.mark.unhurried
+
 Points = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 

@@ -38,6 +38,8 @@ from ml_backend.errors import (
     OutOfMemory,
 )
 
+pytestmark = pytest.mark.unhurried
+
 CPU = torch.device("cpu")
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -25,6 +25,8 @@ from ml_backend.service.embedding_picture import (
 from ml_backend.service.lettering import font, one_line, shortened
 from ml_backend.service.projection import PRINCIPAL, T_SNE, Projection, projection
 
+pytestmark = pytest.mark.unhurried
+
 Picture = npt.NDArray[np.uint8]
 
 

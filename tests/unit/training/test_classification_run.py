@@ -44,6 +44,8 @@ from tests.unit.training.choices_world import (
     choice_of,
 )
 
+pytestmark = pytest.mark.unhurried
+
 
 @dataclass
 class Bench:
