@@ -102,7 +102,7 @@ def test_a_config_without_image_says_so_in_label_studio(site: Site) -> None:
     report = connect(site.client, str(project), BackendAddress(url=site.backend.url))
 
     assert not report.connected
-    assert "no control that cell masks can feed" in report.steps[-1].sentence
+    assert "no control that cell masks or classes can feed" in report.steps[-1].sentence
     assert "PolygonLabels" in report.steps[-1].sentence
 
 
