@@ -23,6 +23,8 @@ from ml_backend.engines.scaling import Scaling, fit_scaling
 from ml_backend.errors import ImageError
 from tests.shared_data import SHARED, needs_data
 
+pytestmark = pytest.mark.unhurried
+
 TYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int32, np.float16, np.float32, np.float64]
 
 

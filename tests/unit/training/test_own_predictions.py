@@ -18,6 +18,8 @@ from ml_backend.training.taught_objects import taught_objects
 from tests.annotations_of import annotated, config_of, target_of
 from tests.shared_data import SHARED, needs_data
 
+pytestmark = pytest.mark.unhurried
+
 
 @needs_data
 @pytest.mark.parametrize("tag", ["PolygonLabels", "BrushLabels"])
