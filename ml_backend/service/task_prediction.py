@@ -98,12 +98,16 @@ class TaskPredictor:
                     pixels[wanted] = image.pixels
             by_control[control.name] = done[wanted]
             for choices in config.object_choices(control):
-                component = release.components[choices.name]
-                if component.architecture == CLASSIFIER and done[wanted].labels.any():
+                learned = release.components.get(choices.name)  # older releases have none
+                if (
+                    learned is not None
+                    and learned.architecture == CLASSIFIER
+                    and done[wanted].labels.any()
+                ):
                     of_objects[choices.name] = self.classifier.classify_objects(
                         list(cut_out(pixels[wanted], done[wanted].labels)),
                         choices,
-                        component=component,
+                        component=learned,
                         priority=priority,
                     )
         classifications = {
@@ -111,6 +115,7 @@ class TaskPredictor:
                 task, control, release.components[control.name], access, priority
             )
             for control in config.image_choices
+            if control.name in release.components
         }
         built = build_result(
             by_control,

@@ -82,6 +82,12 @@ def test_objects_get_their_own_label_once_labels_were_learned() -> None:
     assert after.result[0]["value"]["polygonlabels"] == ["Long"]
 
 
+def test_a_release_from_before_there_were_classes_is_served_as_it_was() -> None:
+    prediction = predict(TWO_LABELS + CHOICES, cells=COMPONENT)
+
+    assert [region["type"] for region in prediction.result] == ["polygonlabels"]
+
+
 def test_an_image_that_cannot_be_fetched_fails_its_task() -> None:
     with pytest.raises(ImageFetchError):
         predict(CHOICES, "missing.png", kind=CLASSIFIER)
