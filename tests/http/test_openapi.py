@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
@@ -9,6 +10,8 @@ from schemathesis.specs.openapi.checks import content_type_conformance
 from starlette.types import Receive, Scope, Send
 
 from tests.http.conftest import Backend
+
+pytestmark = pytest.mark.unhurried
 
 SESSION = "/api/v1/sessions/{session_id}"
 ROUTES = {

@@ -23,6 +23,8 @@ from ml_backend.engines.instances import (
 )
 from tests.unit.engines.conftest import Labels, discs
 
+pytestmark = pytest.mark.unhurried
+
 CPU = torch.device("cpu")
 DEFAULTS = InstanceOptions(flow_threshold=0.4, cellprob_threshold=0.0, iterations=200, min_size=15)
 Flows = npt.NDArray[np.float32]

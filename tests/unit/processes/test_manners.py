@@ -29,6 +29,7 @@ def test_this_machine_has_processors() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no nice")
+@pytest.mark.unhurried
 def test_a_training_on_the_processor_steps_back_behind_everything_else() -> None:
     told = subprocess.run(
         [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True

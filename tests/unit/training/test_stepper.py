@@ -20,6 +20,8 @@ from ml_backend.training.losses import weighted_loss
 from ml_backend.training.parameters import recipe_for
 from ml_backend.training.stepper import Stepper
 
+pytestmark = pytest.mark.unhurried
+
 RECIPE = recipe_for(RESIDUAL_UNET, TrainingParameters(batch_size=8), images=1)
 
 
