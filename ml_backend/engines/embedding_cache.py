@@ -247,7 +247,7 @@ def _open(path: Path, waits_s: float) -> sqlite3.Connection:
                     database.execute(statement)
         elif [column[1] for column in columns] != _COLUMNS:
             raise sqlite3.DatabaseError("the table has other columns")
-    except BaseException:
+    except BaseException:  # also a wish to stop: raised again, no open file is left behind
         database.close()
         raise
     return database
@@ -262,7 +262,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         database.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # also a wish to stop: raised again, no lock is left behind
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise

@@ -95,27 +95,32 @@ def check_device(wanted: str, *, driver: Path = NVIDIA_DRIVER) -> Check:
 
 def check_model(settings: Settings, resolve: Callable[[], Component]) -> Check:
     """Can the network be served that MODEL names? Its weights are read and hashed."""
-    try:
-        component = resolve()
-    except BackendError as error:
-        return failed("model", error.message, "set MODEL=auto for the built-in network")
-    return ok(
-        "model",
-        f"MODEL={settings.model} is {component.name} ({component.architecture}, "
-        f"{component.licence}), weights {component.sha256[:12]}",
+    return _check_component(
+        "model", f"MODEL={settings.model}", resolve, "set MODEL=auto for the built-in network"
     )
 
 
 def check_embedder(settings: Settings, resolve: Callable[[], Component]) -> Check:
     """Can classes be learned from what EMBEDDER names?"""
+    return _check_component(
+        "embedder",
+        f"EMBEDDER={settings.embedder}",
+        resolve,
+        "set EMBEDDER=shapes-1 for the built-in one",
+    )
+
+
+def _check_component(
+    name: str, setting: str, resolve: Callable[[], Component], remedy: str
+) -> Check:
     try:
         component = resolve()
     except BackendError as error:
-        return failed("embedder", error.message, "set EMBEDDER=shapes-1 for the built-in one")
+        return failed(name, error.message, remedy)
     return ok(
-        "embedder",
-        f"EMBEDDER={settings.embedder} is {component.name} ({component.architecture}, "
-        f"{component.licence})",
+        name,
+        f"{setting} is {component.name} ({component.architecture}, {component.licence}), "
+        f"{component.sha256[:12]}",
     )
 
 
