@@ -185,3 +185,28 @@ def test_regions_that_cannot_be_read_are_left_out_with_their_annotation(
 
     assert tasks_of(dataset) == [2]
     assert "has no value" in dataset.report["left_out"][0]
+
+
+def test_clusters_are_made_of_the_images_that_can_be_read(world: ChoicesWorld) -> None:
+    tasks = [world.add_image(task_id, "bright") for task_id in (1, 2, 3, 4)]
+    world.images["2.png"] = np.zeros((0, 0, 1), np.uint8)
+    del world.images["3.png"]
+
+    images = world.project_embedder().embed(tasks)
+
+    assert images.items == ((1, 0), (4, 0))
+    assert images.embeddings.shape == (2, 4)
+    assert [sentence.split(" is in no cluster")[0] for sentence in images.left_out] == [
+        "Task 3",
+        "Task 2",
+    ]
+
+
+def test_embedding_that_was_broken_off_goes_on_where_it_was(world: ChoicesWorld) -> None:
+    tasks = [world.add_image(task_id, "bright") for task_id in range(1, 71)]
+    first = world.project_embedder()
+    first.embed(tasks[:40])
+
+    world.project_embedder().embed(tasks)
+
+    assert world.embedder.embedded == 70
