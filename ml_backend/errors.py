@@ -48,6 +48,17 @@ class BackendError(Exception):
         return str(self.args[0])
 
 
+def error_of(code: str, message: str) -> BackendError | None:
+    """Return the error of a code, as another process wrote it down; None for an unknown code."""
+    classes = [BackendError]
+    while classes:
+        found = classes.pop()
+        if found.code == code:
+            return found(message)
+        classes += found.__subclasses__()
+    return None
+
+
 class BadRequest(BackendError):
     """The request cannot be understood."""
 

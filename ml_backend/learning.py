@@ -187,6 +187,10 @@ class Session:
     progress: Mapping[str, Any]  # epoch, epochs, step, eta_s, phase
     report: Mapping[str, Any]  # what was left out, the gate's numbers, notes
     manifest: Mapping[str, Any] = field(repr=False)  # tasks, annotations, hashes, split
+    dataset: str | None = None  # name of a dataset; None = about a Label Studio project
+    label: str | None = None  # a word of the person's own, e.g. "cells"
+    base: str | None = None  # the model asked for; None = what the controls ask for
+    restarted_from: str | None = None  # id of the session whose checkpoint it starts from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -11,7 +11,7 @@ import orjson
 from ml_backend.domain import Task
 from ml_backend.errors import BackendError, LabelStudioError
 from ml_backend.labelstudio.rows import BasicAuth, ConnectedBackend, ProjectInfo, Webhook
-from ml_backend.web.dependencies import EngineCall
+from ml_backend.web.dependencies import EngineAnswer, EngineCall
 
 
 @dataclass
@@ -44,6 +44,8 @@ class FakeEngine:
     failures: list[BackendError] = field(default_factory=list)  # raised first, one a call
     delay_s: float = 0.0
     calls: list[EngineCall] = field(default_factory=list)
+    asked_answers: dict[str, EngineAnswer] = field(default_factory=dict)  # by path
+    asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     closed: bool = False
 
     async def predict(self, call: EngineCall) -> bytes:
@@ -54,9 +56,44 @@ class FakeEngine:
             raise self.failures.pop(0)
         return self.answer(call)
 
+    async def ask(
+        self,
+        path: str,
+        *,
+        content: bytes | AsyncIterable[bytes],
+        headers: Mapping[str, str],
+        budget_s: float,
+    ) -> EngineAnswer:
+        """Return what a test has put into `asked_answers`, or fail as chosen."""
+        body = (
+            content if isinstance(content, bytes) else b"".join([piece async for piece in content])
+        )
+        self.asked.append((path, dict(headers), body))
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.asked_answers[path]
+
     async def close(self) -> None:
         """Note that it was closed."""
         self.closed = True
+
+
+@dataclass
+class FakeEngineAnswer:
+    """An answer of an engine that a test has chosen."""
+
+    body: Sequence[bytes]  # piece by piece
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_closed: bool = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the pieces."""
+        for piece in self.body:
+            yield piece
+
+    async def close(self) -> None:
+        """Note that it was closed."""
+        self.is_closed = True
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The engine process: an HTTP server around one device.
 
-Two routes, for our web processes only: `GET /health` and `POST /predict`. Each call names its
-release, so engines behind a load balancer never answer for one version with another.
+For our web processes only: `GET /health`, `POST /predict`, and what other routers add. Each call
+names its release, so engines behind a load balancer never answer for one version with another.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from types import FrameType
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import anyio.to_thread
 import orjson
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
 from ml_backend.domain import (
@@ -119,8 +119,8 @@ class EngineApp:
         return hmac.compare_digest((authorization or "").encode(), expected.encode())
 
 
-def create_engine_app(engine: EngineApp) -> FastAPI:
-    """Return the engine's HTTP application."""
+def create_engine_app(engine: EngineApp, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """Return the engine's HTTP application; `routers` hold what is asked for besides /predict."""
     app = FastAPI(title="engine", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -148,6 +148,8 @@ def create_engine_app(engine: EngineApp) -> FastAPI:
         encoded = await anyio.to_thread.run_sync(orjson.dumps, {"results": results})
         return Response(encoded, media_type="application/json")
 
+    for router in routers:
+        app.include_router(router)
     return app
 
 

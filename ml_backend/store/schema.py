@@ -220,8 +220,8 @@ class SessionRow(Base):
                 "project",
                 "target",
                 unique=True,
-                sqlite_where=text(f"state = '{state}'"),
-                postgresql_where=text(f"state = '{state}'"),
+                sqlite_where=text(f"state = '{state}' AND dataset IS NULL"),
+                postgresql_where=text(f"state = '{state}' AND dataset IS NULL"),
             )
             for state in ("queued", "running")
         ),
@@ -248,6 +248,10 @@ class SessionRow(Base):
     progress: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
     report: Mapped[bytes | None] = mapped_column(LargeBinary)  # zlib-compressed JSON
     manifest: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)  # the same
+    dataset: Mapped[str | None] = mapped_column(Text)  # name; None: about a Label Studio project
+    label: Mapped[str | None] = mapped_column(Text)  # a word of the person's own, e.g. "cells"
+    base: Mapped[str | None] = mapped_column(Text)  # the model asked for; None: the control's
+    restarted_from: Mapped[str | None] = mapped_column(Text)  # session whose checkpoint it takes
 
 
 class SessionPointRow(Base):
@@ -322,3 +326,52 @@ class ActivationRow(Base):
     finished_at: Mapped[float | None] = mapped_column(Double)
     served: Mapped[bytes | None] = mapped_column(LargeBinary)  # JSON: all that is served since
     restores: Mapped[int | None] = mapped_column(BigInteger)  # of a rollback: to which; 0: base
+
+
+class TokenRow(Base):
+    """A token of /api/v1."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (
+        Index(
+            "tokens_one_name",
+            "name",
+            unique=True,
+            sqlite_where=text("revoked_at IS NULL"),
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(Text)  # SHA-256 of the secret, hex
+    created_at: Mapped[float] = mapped_column(Double)
+    last_used_at: Mapped[float | None] = mapped_column(Double)
+    revoked_at: Mapped[float | None] = mapped_column(Double)
+
+
+class DatasetRow(Base):
+    """A dataset outside Label Studio that a session was asked for with."""
+
+    __tablename__ = "datasets"
+
+    number: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    digest: Mapped[str] = mapped_column(Text, unique=True)  # of its source
+    source: Mapped[bytes] = mapped_column(LargeBinary)  # JSON
+    created_at: Mapped[float] = mapped_column(Double)
+
+
+class IdempotencyRow(Base):
+    """A start that a caller gave a key, and the answer: the same key gets the same answer."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (Index("idempotency_by_age", "created_at"),)
+
+    caller: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(Text)  # of the request
+    status: Mapped[int | None] = mapped_column(BigInteger)  # None: being worked on
+    answer: Mapped[bytes | None] = mapped_column(LargeBinary)
+    created_at: Mapped[float] = mapped_column(Double)

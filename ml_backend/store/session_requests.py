@@ -37,8 +37,25 @@ class SessionRequests(SessionReading):
         trigger: Trigger,
         parameters: TrainingParameters,
         owner: str | None = None,
+        dataset: str | None = None,
+        label: str | None = None,
+        base: str | None = None,
+        restarted_from: str | None = None,
     ) -> Session:
         """Return a queued session of that target: the one that waits already, or a new one.
+
+        Of a dataset it is always a new one: people train it with several parameters at once.
+
+        Args:
+            project: Whose session, or the key of a dataset.
+            controls: That one network is trained for.
+            trigger: What asked for it.
+            parameters: How it is trained.
+            owner: Name of the token that asks.
+            dataset: Name of the dataset that `project` stands for.
+            label: A word of the person's own.
+            base: Name of the model to start from; None = what the controls ask for.
+            restarted_from: Id of the session whose checkpoint it starts from.
 
         Raises:
             StoreError
@@ -58,9 +75,17 @@ class SessionRequests(SessionReading):
             "stop_requested": False,
             "attempts": 0,
             "progress": to_json({}),
+            "dataset": dataset,
+            "label": label,
+            "base": base,
+            "restarted_from": restarted_from,
         }
-        queued = select(SessionRow).where(
-            is_of_target(project, target), SessionRow.state == SessionState.QUEUED
+        queued = (
+            select(SessionRow).where(
+                is_of_target(project, target), SessionRow.state == SessionState.QUEUED
+            )
+            if dataset is None
+            else select(SessionRow).where(SessionRow.id == values["id"])
         )
         while True:  # the one that was queued may be claimed between the insert and the look
             with self._database.write() as transaction:
@@ -119,6 +144,7 @@ class SessionRequests(SessionReading):
                     SessionRow.project == row.project,
                     SessionRow.target == row.target,
                     SessionRow.state == SessionState.QUEUED,
+                    SessionRow.dataset.is_(None),
                 )
             )
             if other is not None:

@@ -65,6 +65,7 @@ def is_claimable(now: float) -> ColumnElement[bool]:
             other.project == SessionRow.project,
             other.target == SessionRow.target,
             other.state == SessionState.RUNNING,
+            other.dataset.is_(None),  # each session about a dataset stands for itself
         )
         .exists()
     )
@@ -93,6 +94,10 @@ def to_session(row: SessionRow, *, with_manifest: bool = True) -> Session:
         progress=from_json(row.progress),
         report=decompress(row.report, default={}),
         manifest=decompress(row.manifest, default={}) if with_manifest else {},
+        dataset=row.dataset,
+        label=row.label,
+        base=row.base,
+        restarted_from=row.restarted_from,
     )
 
 

@@ -18,9 +18,11 @@ from structlog.contextvars import bound_contextvars
 
 from ml_backend.errors import BackendError, BadRequest, Unauthorized
 from ml_backend.web.api import API_PREFIX, PROBLEM_TYPE, make_api
+from ml_backend.web.api.access import Admission
 from ml_backend.web.auth import is_basic_right
 from ml_backend.web.dependencies import WebDependencies
-from ml_backend.web.labelstudio import json_response, make_router
+from ml_backend.web.json_answer import json_response
+from ml_backend.web.labelstudio import make_router
 from ml_backend.web.metrics import CONTENT_TYPE, Metrics
 
 STATUS_BY_CODE = {
@@ -73,6 +75,7 @@ def create_app(dependencies: WebDependencies) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.state.admission = Admission()
     app.include_router(make_router(dependencies, metrics))
     app.include_router(make_api(dependencies))
 

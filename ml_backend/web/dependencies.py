@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +27,27 @@ class EngineCall:
     budget_s: float  # seconds within which the engine must answer
 
 
+class EngineAnswer(Protocol):
+    """An answer of the engine that arrives piece by piece; close it after use."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, names in small letters."""
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives.
+
+        Raises:
+            EngineBrokeOff: the engine went away in the middle.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let the connection go, whatever has not arrived."""
+        ...
+
+
 class EngineBrokeOff(EngineError):
     """The engine went away in the middle of its answer; see its log."""
 
@@ -41,6 +62,28 @@ class EngineClient(Protocol):
             EngineUnavailable: it cannot be reached; it may be starting, so ask again.
             EngineBrokeOff: it went away meanwhile; another may take its place, so ask once more.
             EngineError: it failed; asking again will not help.
+        """
+        ...
+
+    async def ask(
+        self,
+        path: str,
+        *,
+        content: bytes | AsyncIterable[bytes],
+        headers: Mapping[str, str],
+        budget_s: float,
+    ) -> EngineAnswer:
+        """Send a POST to another route of the engine and return its answer once it begins.
+
+        Args:
+            path: Such as "/infer".
+            content: The body.
+            headers: Its content type, and more where the route wants more.
+            budget_s: Seconds within which the answer must begin, and each piece of it arrive.
+
+        Raises:
+            EngineUnavailable, EngineBrokeOff: as `predict`.
+            BackendError: what the engine refused with, of the same class.
         """
         ...
 

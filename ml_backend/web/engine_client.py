@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
 
 import httpx
 import msgspec
 
-from ml_backend.errors import EngineError, EngineUnavailable
-from ml_backend.web.dependencies import EngineBrokeOff, EngineCall
+from ml_backend.errors import BackendError, EngineError, EngineUnavailable, error_of
+from ml_backend.web.dependencies import EngineAnswer, EngineBrokeOff, EngineCall
 
 GRACE_S = 5.0  # what an engine may take beyond its budget before it counts as hung
 KNOCK_TIMEOUT_S = 2.0
@@ -67,6 +68,47 @@ class HttpEngineClient:
                 f"The engine broke off ({type(error).__name__}); see its log."
             ) from error
 
+    async def ask(
+        self,
+        path: str,
+        *,
+        content: bytes | AsyncIterable[bytes],
+        headers: Mapping[str, str],
+        budget_s: float,
+    ) -> EngineAnswer:
+        """Send a POST to another route of the engine and return its answer once it begins.
+
+        Raises:
+            EngineUnavailable, EngineBrokeOff, EngineError: as `predict`.
+            BackendError: what the engine refused with, of the same class.
+        """
+        await self._knock()
+        timeout = httpx.Timeout(budget_s + GRACE_S, connect=KNOCK_TIMEOUT_S)
+        request = self._client.build_request(
+            "POST", self._url + path, content=content, headers=dict(headers), timeout=timeout
+        )
+        try:
+            answer = await self._client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            self._answered_at = None
+            raise EngineUnavailable from error
+        except httpx.TimeoutException as error:
+            raise EngineError("The engine did not answer in time; see its log.") from error
+        except httpx.HTTPError as error:
+            raise EngineBrokeOff(
+                f"The engine broke off ({type(error).__name__}); see its log."
+            ) from error
+        if answer.is_success:
+            self._answered_at = time.monotonic()
+            return _Streamed(answer)
+        try:
+            await answer.aread()
+        except httpx.HTTPError as error:
+            raise EngineBrokeOff from error
+        finally:
+            await answer.aclose()
+        raise _refusal(answer)
+
     async def _knock(self) -> None:
         """Find out whether anybody is in, unless somebody answered just now.
 
@@ -100,3 +142,44 @@ class HttpEngineClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+class _Streamed:
+    """An answer whose body is still arriving."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self._answer = answer
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._answer.headers
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._answer.aiter_bytes():
+                yield piece
+        except httpx.HTTPError as error:
+            raise EngineBrokeOff(
+                f"The engine broke off ({type(error).__name__}); see its log."
+            ) from error
+
+    async def close(self) -> None:
+        await self._answer.aclose()
+
+
+def _refusal(answer: httpx.Response) -> BackendError:
+    """Return the error that the engine answered with."""
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return EngineUnavailable()
+    try:
+        said = msgspec.json.decode(answer.content, type=_Refusal)
+    except msgspec.DecodeError:
+        said = _Refusal(code="", message="")
+    return error_of(said.code, said.message) or EngineError(
+        f"The engine answered HTTP {answer.status_code} ({answer.text[:200]}); see its log."
+    )
+
+
+class _Refusal(msgspec.Struct):
+    code: str
+    message: str

@@ -7,7 +7,6 @@ password they would let anyone destroy work.
 from __future__ import annotations
 
 import time
-from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -29,6 +28,7 @@ from ml_backend.web.auth import is_webhook_welcome
 from ml_backend.web.dependencies import WebDependencies
 from ml_backend.web.introduction import Introductions
 from ml_backend.web.jobs import job_json
+from ml_backend.web.json_answer import json_response
 from ml_backend.web.metrics import Metrics
 from ml_backend.web.openapi import BODIES
 from ml_backend.web.prediction import Predictions
@@ -44,11 +44,6 @@ from ml_backend.web.requests import (
 _REFUSAL_CHARS = 300
 _READABLE = str.maketrans({" ": "_", '"': "'", "<": "(", ">": ")", "/": "|", "%": None})
 """Characters that would be shown percent-encoded, and what stands for them."""
-
-
-def json_response(content: Any, status: int = 200) -> Response:
-    """Return `content` as a JSON answer."""
-    return Response(orjson.dumps(content), status_code=status, media_type="application/json")
 
 
 def make_router(dependencies: WebDependencies, metrics: Metrics) -> APIRouter:
