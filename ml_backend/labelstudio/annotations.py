@@ -10,9 +10,9 @@ import numpy as np
 
 from ml_backend.domain import Control, ControlTag, LabelImage
 from ml_backend.errors import BadRequest
+from ml_backend.geometry.patches import Patch
 from ml_backend.labelstudio.merging import PER_PIXEL, split_parts
 from ml_backend.labelstudio.options import shown
-from ml_backend.labelstudio.patches import Patch
 from ml_backend.labelstudio.reading import (
     read_bitmask,
     read_brush,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ml_backend.errors import BadRequest
-from ml_backend.labelstudio.patches import Patch
+from ml_backend.geometry.patches import Patch
 
 _PREFIX = "data:image/png;base64,"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

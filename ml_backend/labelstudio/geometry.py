@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.domain import LabelImage
-from ml_backend.labelstudio.patches import Patch
-from ml_backend.labelstudio.runs import find_runs
+from ml_backend.geometry.patches import Patch
+from ml_backend.geometry.runs import find_runs
 
 ROUNDED_TO = 0.02  # pixels that rounding a percent coordinate may at most move it by
 

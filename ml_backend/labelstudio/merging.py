@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.domain import ControlTag, LabelImage
+from ml_backend.geometry.patches import Patch
+from ml_backend.geometry.runs import count_instances
 from ml_backend.labelstudio.geometry import measure_shapes
-from ml_backend.labelstudio.patches import Patch
-from ml_backend.labelstudio.runs import count_instances
 
 PER_PIXEL = frozenset(
     {ControlTag.BRUSH, ControlTag.BRUSH_LABELS, ControlTag.BITMASK, ControlTag.BITMASK_LABELS}

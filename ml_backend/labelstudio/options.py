@@ -100,7 +100,7 @@ _SKIP = Option(
 OPTIONS: Mapping[str, Option] = {
     "model_name": Option(
         read=_text,
-        allowed="the name of a model or the path of a checkpoint",
+        allowed="the name of a model, the id of a session or the path of a checkpoint",
         default="what MODEL names",
         meaning="The network that feeds this control.",
     ),

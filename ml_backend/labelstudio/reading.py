@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ml_backend.errors import BadRequest
+from ml_backend.geometry.filling import fill_polygon
+from ml_backend.geometry.patches import Patch, crop_patch
 from ml_backend.labelstudio.bitmask import decode_bitmask
 from ml_backend.labelstudio.geometry import fill_ellipse, rectangle_corners
-from ml_backend.labelstudio.patches import Patch, crop_patch
-from ml_backend.labelstudio.polygons import fill_polygon
 from ml_backend.labelstudio.rle import decode_rows
 
 MAX_POLYGON_POINTS = 10_000

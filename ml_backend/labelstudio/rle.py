@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.domain import LabelImage
+from ml_backend.geometry.runs import Runs, find_runs
 from ml_backend.labelstudio.rle_records import (
     CHANNELS,
     HEADER_BITS,
@@ -21,7 +22,6 @@ from ml_backend.labelstudio.rle_records import (
     check_frame,
     read_runs,
 )
-from ml_backend.labelstudio.runs import Runs, find_runs
 
 _OPAQUE = 255
 _FEW = 2000  # runs up to which filling them one by one beats building the whole frame

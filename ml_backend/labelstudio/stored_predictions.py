@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from ml_backend.domain import Prediction
 from ml_backend.errors import LabelStudioError
 from ml_backend.labelstudio.connection import Connection
 
@@ -90,6 +91,25 @@ class StoredPredictions:
             )
             for row in rows
         ]
+
+    def newest_of_task(self, task_id: int, version: str) -> Prediction | None:
+        """Return the newest prediction of a task by `version`, with what it says; None = none.
+
+        Raises:
+            LabelStudioError
+        """
+        rows = self._connection.ask("GET", "api/predictions/", params={"task": task_id})
+        made = [row for row in rows if row["model_version"] == version]
+        if not made:
+            return None
+        newest = max(made, key=lambda row: int(row["id"]))
+        result = newest.get("result")
+        return Prediction(
+            result=result if isinstance(result, list) else [],
+            score=newest.get("score"),
+            model_version=version,
+            cluster=newest.get("cluster"),
+        )
 
     def delete(self, prediction_id: int) -> bool:
         """Remove a prediction; False when it was gone.

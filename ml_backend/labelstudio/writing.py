@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ml_backend.domain import LabelImage
+from ml_backend.geometry.patches import Patch
 from ml_backend.labelstudio.bitmask import encode_bitmask
 from ml_backend.labelstudio.geometry import Shapes, measure_shapes, to_percent
-from ml_backend.labelstudio.patches import Patch
 from ml_backend.labelstudio.polygons import to_polygons
 from ml_backend.labelstudio.rle import encode_label_image
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from ml_backend.domain import LabelImage
 from ml_backend.errors import BadRequest
+from ml_backend.geometry.patches import Patch, crop_patch
+from ml_backend.geometry.runs import find_runs
 from ml_backend.labelstudio.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.geometry import (
     fill_ellipse,
@@ -15,8 +17,6 @@ from ml_backend.labelstudio.geometry import (
     rectangle_corners,
     to_percent,
 )
-from ml_backend.labelstudio.patches import Patch, crop_patch
-from ml_backend.labelstudio.runs import find_runs
 from tests.label_images import noise
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_backend.domain import LabelImage
+from ml_backend.geometry.patches import Patch
 from ml_backend.labelstudio.merging import merge_instances, split_merged, split_parts
-from ml_backend.labelstudio.patches import Patch
 from tests.label_images import SETS, blobs, discs, draw_cells, ious, noise, real_masks
 from tests.shared_data import SHARED, needs_data
 

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_backend.domain import LabelImage, Segmentation
+from ml_backend.geometry.filling import fill_polygon, polygon_to_mask
+from ml_backend.geometry.outlines import trace_outlines
 from ml_backend.labelstudio.annotations import from_regions
 from ml_backend.labelstudio.controls import parse_label_config
-from ml_backend.labelstudio.outlines import trace_outlines
-from ml_backend.labelstudio.polygons import MAX_POINTS, fill_polygon, polygon_to_mask, to_polygons
+from ml_backend.labelstudio.polygons import MAX_POINTS, to_polygons
 from ml_backend.labelstudio.results import build_result
 from tests.label_images import SETS, blobs, discs, noise, real_masks
 from tests.shared_data import SHARED, needs_data

@@ -1,4 +1,4 @@
-"""Label image -> the outline of every instance along its pixel edges."""
+"""Label image -> the closed walks along the pixel edges around every instance and its holes."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ _START = ((0, 0), (0, 1), (1, 1), (1, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlines:
-    """The outer outline of the largest 4-connected part of every instance, holes filled.
+class Cycles:
+    """Closed walks along pixel sides, one after the other, the instance on the right hand.
 
-    The sides of all outlines lie one after the other, each outline clockwise.
+    The outline of a 4-connected part is walked clockwise, the rim of a hole in it anticlockwise
+    (as the picture is seen, y downwards).
     """
 
-    start_yx: npt.NDArray[np.int32]  # (M, 2) corner where a side starts, pixels, image frame
-    step_yx: npt.NDArray[np.int32]  # (M, 2) from there to its end: (0, 1), (1, 0), (0, -1), (-1, 0)
-    bounds: npt.NDArray[np.intp]  # (N + 1,) outline i has the sides bounds[i]:bounds[i + 1]
+    start_yx: npt.NDArray[np.intp]  # (M, 2) corner where a side starts, pixels, image frame
+    step_yx: npt.NDArray[np.intp]  # (M, 2) from there to its end: (0, 1), (1, 0), (0, -1), (-1, 0)
+    bounds: npt.NDArray[np.intp]  # (K + 1,) cycle i has the sides bounds[i]:bounds[i + 1]
+    owner: npt.NDArray[np.int32]  # (K,) the instance
+    area: npt.NDArray[np.intp]  # (K,) what it encloses in pixels, negative for the rim of a hole
+    pixel_yx: npt.NDArray[np.intp]  # (K, 2) a pixel of the instance beside the cycle
 
 
-def trace_outlines(labels: LabelImage, count: int) -> Outlines:
-    """Return the outlines of instances 1..count; an instance without pixels has no sides.
+def trace_cycles(labels: LabelImage) -> Cycles:
+    """Return the cycles of all instances of a (Y, X) label image, 0 = background.
 
-    At a corner where two pixels of an instance touch only diagonally the outline stays on its
-    pixel, so that it encloses a 4-connected part.
+    At a corner where two pixels of an instance touch only diagonally a cycle stays on its pixel, so
+    that what is outlined is 4-connected.
     """
     padded = np.pad(labels, 1)
     sides, nodes, successor = _sides(padded)
-    cycles, cycle_bounds = _cycles(successor)
-    sides, nodes = sides[cycles], nodes[cycles]
-    y, x = np.divmod(nodes, padded.shape[1])
-    start = np.stack([y, x], axis=1) - 1 + np.asarray(_START)[sides]
+    order, bounds = _walk(successor)
+    sides, nodes = sides[order], nodes[order]
+    pixels = np.stack(np.divmod(nodes, padded.shape[1]), axis=1) - 1
+    start = pixels + np.asarray(_START)[sides]
     step = np.asarray(_AHEAD)[sides]
-
-    area = _enclosed(start, step, cycle_bounds)
-    owner = padded.ravel()[nodes[cycle_bounds[:-1]]]
-    chosen = _largest(owner, area, count)
-    lengths = np.where(chosen >= 0, np.diff(cycle_bounds)[chosen], 0) if len(area) else chosen + 1
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    picked = np.repeat(np.append(cycle_bounds, 0)[chosen] - bounds[:-1], lengths)
-    picked += np.arange(bounds[-1])
-    return Outlines(
-        start_yx=start[picked].astype(np.int32),
-        step_yx=step[picked].astype(np.int32),
+    first = bounds[:-1]
+    return Cycles(
+        start_yx=start,
+        step_yx=step,
         bounds=bounds,
+        owner=padded.ravel()[nodes[first]],
+        area=enclosed_areas(start, step, bounds),
+        pixel_yx=pixels[first],
     )
 
 
@@ -89,7 +89,7 @@ def _sides(
     return sides, nodes, successor
 
 
-def _cycles(successor: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _walk(successor: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the sides in the order they are walked, cycle after cycle, and the cycles' bounds."""
     following = successor.tolist()  # a list is four times faster than an array to walk
     seen = bytearray(len(following))
@@ -107,22 +107,12 @@ def _cycles(successor: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.
     return np.asarray(walked, dtype=np.intp), np.asarray(bounds, dtype=np.intp)
 
 
-def _enclosed(
-    start: npt.NDArray[np.intp], step: npt.NDArray[np.intp], bounds: npt.NDArray[np.intp]
+def enclosed_areas(
+    start_yx: npt.NDArray[np.intp], step_yx: npt.NDArray[np.intp], bounds: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
     """Return the area that each cycle encloses in pixels, negative for the rim of a hole."""
-    if len(start) == 0:
+    if len(start_yx) == 0:
         return np.zeros(0, dtype=np.intp)
-    contribution = start[:, 1] * step[:, 0]  # x dy: Green's theorem on unit steps
-    return np.add.reduceat(contribution, bounds[:-1])
-
-
-def _largest(
-    owner: npt.NDArray[np.int32], area: npt.NDArray[np.intp], count: int
-) -> npt.NDArray[np.intp]:
-    """Return for each instance the cycle with the largest area, -1 where there is none."""
-    chosen = np.full(count, -1, dtype=np.intp)
-    order = np.argsort(area, kind="stable")
-    order = order[owner[order] <= count]
-    chosen[owner[order] - 1] = order  # later ones, which are larger, overwrite
-    return chosen
+    contribution = start_yx[:, 1] * step_yx[:, 0]  # x dy: Green's theorem on unit steps
+    areas: npt.NDArray[np.intp] = np.add.reduceat(contribution, bounds[:-1])
+    return areas
