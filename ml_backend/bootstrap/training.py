@@ -6,19 +6,22 @@ The network libraries take seconds to import, so that happens under heartbeats.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from ml_backend.bootstrap.records import open_database
+from ml_backend.domain import TOOLKIT
 from ml_backend.errors import SessionLost
 from ml_backend.learning import Lease, Session, SessionState
+from ml_backend.model_files.folders import remove_folder
 from ml_backend.processes.heartbeats import EXIT_LOST, Heartbeats
 from ml_backend.processes.training_child import EXIT_GIVEN_BACK
 from ml_backend.settings import Settings
 from ml_backend.store.database import Database
 from ml_backend.store.sessions import Sessions
-from ml_backend.training.folders import remove_folder
 from ml_backend.training.interruption import Interrupted, Interruption
 from ml_backend.training.outcome import Outcome, guarded
 
@@ -35,8 +38,20 @@ def models_folder(settings: Settings) -> Path:
     return settings.data_dir / "models"
 
 
-def run_session(settings: Settings, lease: Lease, interruption: Interruption) -> int:
+def run_session(
+    settings: Settings,
+    lease: Lease,
+    interruption: Interruption,
+    *,
+    listener: Callable[[Mapping[str, Any]], None] = lambda _progress: None,
+) -> int:
     """Run a session to its end and record it; return this process's exit code.
+
+    Args:
+        settings: Of this process.
+        lease: The right to work on the session.
+        interruption: Tells it to stop.
+        listener: Is told of its progress at once; must be quick.
 
     Raises:
         StoreError: the records cannot be written; another try may do.
@@ -50,7 +65,7 @@ def run_session(settings: Settings, lease: Lease, interruption: Interruption) ->
             session = sessions.get(lease.session_id)
             if session is None or session.lease != lease.number:
                 return EXIT_LOST
-            outcome = _outcome(settings, database, session, lease, interruption)
+            outcome = _outcome(settings, database, session, lease, interruption, listener)
             with interruption.shielded():
                 heartbeats.close()
                 _finish(sessions, lease, outcome)
@@ -74,13 +89,18 @@ def _outcome(
     session: Session,
     lease: Lease,
     interruption: Interruption,
+    listener: Callable[[Mapping[str, Any]], None],
 ) -> Outcome:
     def work() -> Outcome:
+        if session.controls == (TOOLKIT,):
+            from ml_backend.bootstrap.toolkit_fit import fit_on
+
+            return fit_on(settings, database, session, lease, interruption)
         from ml_backend.bootstrap.session_tools import work_on
 
         folder = sessions_folder(settings) / session.id
         folder.mkdir(parents=True, exist_ok=True)
-        return work_on(settings, database, session, lease, interruption, folder)
+        return work_on(settings, database, session, lease, interruption, folder, listener=listener)
 
     return guarded(work, interruption)
 

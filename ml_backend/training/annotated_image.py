@@ -23,7 +23,7 @@ Area = npt.NDArray[np.bool_]
 class AnnotatedImage:
     """An image and its outlined objects, by one annotation of one task."""
 
-    task_id: int
+    task_id: int  # of a dataset in files: a number that no other image of it has
     annotation_ids: tuple[int, ...]  # of the annotation that the objects are from
     group: str  # tasks of one group are always on the same side
     side: Side
@@ -34,6 +34,12 @@ class AnnotatedImage:
     untouched: bool = False  # every object is a prediction's region that nobody changed
     accepted_from: frozenset[str] = frozenset()  # sha256 of the networks that predicted them
     notes: tuple[str, ...] = ()  # a sentence each
+    name: str | None = None  # of the file, where it is no task of Label Studio
+
+    @property
+    def title(self) -> str:
+        """Return what it is called in sentences."""
+        return f"Task {self.task_id}" if self.name is None else self.name
 
     @cached_property  # the labels may lie on disk
     def objects(self) -> int:

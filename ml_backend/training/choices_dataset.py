@@ -26,6 +26,7 @@ from ml_backend.domain import (
 )
 from ml_backend.errors import BadRequest, ImageError, ImageFetchError
 from ml_backend.imaging.cutouts import cut_out
+from ml_backend.labelstudio.annotation_choice import choose_annotations
 from ml_backend.labelstudio.targets import ChoicesTarget
 from ml_backend.labelstudio.values import read_value
 from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
@@ -45,7 +46,6 @@ from ml_backend.training.chosen_images import (
 )
 from ml_backend.training.dataset import Decoder
 from ml_backend.training.dataset_report import Notes
-from ml_backend.training.draft import choose_annotations
 from ml_backend.training.grouping import Groups, group_of, pixels_group
 from ml_backend.training.session_limits import require_most_fetched
 

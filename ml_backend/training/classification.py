@@ -32,6 +32,7 @@ from ml_backend.engines.heads import Head
 from ml_backend.engines.scaling import Scaling, fit_scaling
 from ml_backend.errors import TrainingError
 from ml_backend.learning import Promotion, Session, SessionState, Trigger
+from ml_backend.model_files.version_folders import Publisher
 from ml_backend.training.choices_gate import ControlVerdict, judge_control, takes_candidate
 from ml_backend.training.chosen_images import ChoicesDataset, ChosenImage, Item
 from ml_backend.training.control_trials import control_trial, embeddings_of
@@ -39,7 +40,6 @@ from ml_backend.training.interruption import Interruption
 from ml_backend.training.learned_report import kind_of, learned_report
 from ml_backend.training.outcome import Outcome
 from ml_backend.training.project_images import ProjectImages
-from ml_backend.training.publishing import Publisher
 from ml_backend.training.session_log import Phase, SessionLog
 from ml_backend.training.version_making import Made, VersionMaker, VersionRecords
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ml_backend.engines.normalisation import FloatArray
-from ml_backend.training.parameters import Recipe
+from ml_backend.recipes import Recipe
 from ml_backend.training.prepared_image import TARGET_UNIT, PreparedImage
 
 AHEAD = 4  # batches

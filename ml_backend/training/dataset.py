@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ml_backend.domain import FetchedFile, Fetcher, Image, LabelStudioAccess, ProjectKey
 from ml_backend.errors import BadRequest, ImageError, ImageFetchError
+from ml_backend.labelstudio.annotation_choice import choose_annotations
 from ml_backend.labelstudio.targets import Target, subject_of
 from ml_backend.labelstudio.values import read_value
 from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
@@ -27,11 +28,11 @@ from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset_report import Notes, manifest_entry, report_of
 from ml_backend.training.draft import (
     Draft,
-    choose_annotations,
     draft_of,
     require_usable_size,
     weighted,
 )
+from ml_backend.training.enough_objects import with_enough
 from ml_backend.training.grouping import Groups, pixels_group
 from ml_backend.training.object_sizes import object_sizes
 from ml_backend.training.session_limits import SessionLimits, require_most_fetched
@@ -64,6 +65,7 @@ class Dataset:
     report: Mapping[str, Any] = field(repr=False)  # JSON-able: what was left out, and why
     diameter: float | None  # median of the training objects, pixels, image frame; None without any
     diameter_spread: float  # largest over smallest median diameter of single images, 1 = equal
+    test: Sequence[AnnotatedImage] = ()  # decides nothing: how good the result is, is told of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +114,20 @@ class DatasetBuilder:
         by_image = {_key(draft.image): draft for draft in drafts}
         images, said = self.limits.newest_of(self._sided(project, drafts, notes), newest)
         notes.remarks += said
-        training = _with_enough([image for image in images if image.side is Side.TRAINING], options)
-        notes.left_out += training.left_out
+        training, few = with_enough(
+            [image for image in images if image.side is Side.TRAINING],
+            options.parameters.min_train_masks,
+            asked_by="model_min_train_masks",
+        )
+        notes.left_out += few
         hold_out = [
             self._with_authors(image, by_image[_key(image)])
             for image in images
             if image.side is Side.HOLD_OUT
         ]
-        diameter, spread = object_sizes(training.images)
+        diameter, spread = object_sizes(training)
         return Dataset(
-            training=training.images,
+            training=training,
             hold_out=hold_out,
             manifest={
                 # without those that another session may get, with those too old to be used
@@ -136,11 +142,10 @@ class DatasetBuilder:
                 "subject": subject_of(target, options),
                 "controls": list(target.names),
                 "images": [
-                    manifest_entry(image, by_image[_key(image)])
-                    for image in (*training.images, *hold_out)
+                    manifest_entry(image, by_image[_key(image)]) for image in (*training, *hold_out)
                 ],
             },
-            report=report_of(training.images, hold_out, notes, diameter, spread),
+            report=report_of(training, hold_out, notes, diameter, spread),
             diameter=diameter,
             diameter_spread=spread,
         )
@@ -255,23 +260,3 @@ class DatasetBuilder:
 
 def _key(image: AnnotatedImage) -> tuple[int, int]:
     return image.task_id, image.annotation_ids[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Enough:
-    images: list[AnnotatedImage]
-    left_out: list[str]
-
-
-def _with_enough(images: Sequence[AnnotatedImage], options: LearningOptions) -> _Enough:
-    """Return the training images that hold enough objects, or none at all."""
-    least = options.parameters.min_train_masks
-    few = [image for image in images if 0 < image.objects < least]
-    return _Enough(
-        images=[image for image in images if not 0 < image.objects < least],
-        left_out=[
-            f"Task {image.task_id} is left out: it has {image.objects} objects, fewer than the "
-            f"{least} that model_min_train_masks asks for."
-            for image in few
-        ],
-    )

@@ -46,12 +46,15 @@ def report_of(
     notes: Notes,
     diameter: float | None,
     spread: float,
+    test: Sequence[AnnotatedImage] = (),
 ) -> dict[str, Any]:
     """Return what a session's report says of its images, JSON-able."""
     sides = {"training": training, "hold_out": hold_out}
+    if test:
+        sides["test"] = test
     remarks = [
-        f"Task {image.task_id}: {note}"
-        for image in (*training, *hold_out)
+        f"{image.title}: {note}"
+        for image in (*training, *hold_out, *test)
         for note in (*image.image.notes, *image.notes)
     ]
     return {

@@ -10,7 +10,7 @@ import numpy as np
 from ml_backend.domain import Image
 from ml_backend.errors import BadRequest, ImageTooLarge
 from ml_backend.labelstudio.targets import Target
-from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Multiple, Side
+from ml_backend.learning import Annotation, LabelledTask, LearningOptions, Side
 from ml_backend.training.annotated_image import LARGEST_EDGE, AnnotatedImage
 from ml_backend.training.finished_region import finished_area, keep_whole
 from ml_backend.training.grouping import group_of
@@ -26,23 +26,6 @@ class Draft:
     outlined: int  # objects of any label
     is_marked: bool  # somebody has said what is finished
     pixels: str  # the group that it would be without `model_group`
-
-
-def choose_annotations(annotations: Sequence[Annotation], multiple: Multiple) -> list[Annotation]:
-    """Return those annotations of one task that count."""
-    alive = [annotation for annotation in annotations if not annotation.cancelled]
-    if multiple is Multiple.ALL or not alive:
-        return sorted(alive, key=lambda annotation: annotation.annotation_id)
-    return [
-        max(
-            alive,
-            key=lambda annotation: (
-                annotation.ground_truth,
-                annotation.updated_at,
-                annotation.annotation_id,
-            ),
-        )
-    ]
 
 
 def require_usable_size(image: Image) -> None:

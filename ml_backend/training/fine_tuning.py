@@ -15,11 +15,11 @@ import torch
 from ml_backend.domain import Component
 from ml_backend.errors import TrainingError
 from ml_backend.learning import EpochPoint
+from ml_backend.recipes import Recipe
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.crops import Batch, CropLoader, validation_crops
 from ml_backend.training.fine_tuned import FineTuned
 from ml_backend.training.learned_weights import LearnedWeights
-from ml_backend.training.parameters import Recipe
 from ml_backend.training.precision import training_precision
 from ml_backend.training.prepared_image import Preparation, PreparedImage, prepare
 from ml_backend.training.progress import Progress
@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 # a weights file and the diameter that it is served at; AP at 0.5, 0.75 and 0.9
 Score = Callable[[Path, float | None], tuple[float, float, float]]
+# the same; precision, recall, F1 and IoU of pixels on the test set
+Pixels = Callable[[Path, float | None], tuple[float, float, float, float]]
 
 BEST: Final = "best.safetensors"
 SCORED: Final = "scored.safetensors"
@@ -66,6 +68,7 @@ class FineTuning:
         on_step: Callable[[Progress], None],
         should_stop: Callable[[], bool],
         score: Score | None,
+        pixels: Pixels | None,
         precision: str | None,
         clock: Callable[[], float],
     ) -> None:
@@ -77,6 +80,7 @@ class FineTuning:
         self._folder, self._device = folder, device
         self._on_epoch, self._on_step = on_epoch, on_step
         self._should_stop, self._score, self._precision = should_stop, score, precision
+        self._pixels = pixels
         self._clock, self._stopwatch = clock, Stopwatch(clock)
         self.state = TrainingState(steps=recipe.steps, precision="")
         self._fingerprint = ""  # of the training that checkpoints belong to
@@ -117,7 +121,7 @@ class FineTuning:
             self._tell("preparing")
             one = prepare(annotated, how)
             if one is None:
-                self.state.note(f"Task {annotated.task_id} was left out: its image is blank.")
+                self.state.note(f"{annotated.title} was left out: its image is blank.")
             else:
                 found.append(one)
         return found
@@ -211,16 +215,16 @@ class FineTuning:
         loss = state.losses / max(1, state.losses_of)
         epoch = -(-state.step // recipe.steps_per_epoch)
         validation_loss = stepper.loss_of(validation) if validation is not None else None
-        precision = None
+        precision = pixels = None
         if epoch % recipe.validation_interval == 0 or state.ended:
-            precision = self._judge(validation_loss)
+            precision, pixels = self._judge(validation_loss)
         state.losses, state.losses_of = 0.0, 0
         state.seconds = self._stopwatch.seconds
         if recipe.max_minutes is not None and not state.ended:
             self._plan()
         now = self._clock()
         is_due = now - self._saved_at > self._save_s / CHECKPOINT_SHARE
-        if is_due or state.ended or precision is not None:
+        if is_due or state.ended or precision is not None or pixels is not None:
             self._save(stepper)
         self._on_epoch(
             EpochPoint(
@@ -230,25 +234,31 @@ class FineTuning:
                 learning_rate=state.learning_rate,
                 validation_loss=validation_loss,
                 precision=precision,
+                pixels=pixels,
                 seconds=state.seconds,
             )
         )
 
-    def _judge(self, validation_loss: float | None) -> tuple[float, float, float] | None:
+    def _judge(
+        self, validation_loss: float | None
+    ) -> tuple[tuple[float, float, float] | None, tuple[float, float, float, float] | None]:
         """Score the weights, keep them if they are the best so far; say when it is enough."""
-        precision = None
-        if self._score is not None:
+        precision = pixels = None
+        if self._score is not None or self._pixels is not None:
             self._tell("scoring")
             scored = self._folder / SCORED
             self._learned.write(scored)
             with self._stopwatch.paused():
-                precision = self._score(scored, self._diameter)
+                if self._score is not None:
+                    precision = self._score(scored, self._diameter)
+                if self._pixels is not None:  # decides nothing
+                    pixels = self._pixels(scored, self._diameter)
             scored.unlink(missing_ok=True)
         if self.state.judge(precision, validation_loss):
             self._learned.write(self._folder / BEST)
         elif self.state.without_rise >= self._recipe.patience:
             self.state.early = True
-        return precision
+        return precision, pixels
 
     def _plan(self) -> None:
         """Shorten the training if it would not end within its budget; the schedule follows."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ml_backend.domain import LabelImage
 from ml_backend.errors import BadRequest
-from ml_backend.labelstudio.patches import Patch
+from ml_backend.geometry.patches import Patch
 from ml_backend.labelstudio.reading import read_ellipse, read_polygon, read_rectangle
 from ml_backend.training.annotated_image import Area
 

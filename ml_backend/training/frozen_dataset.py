@@ -20,9 +20,9 @@ import structlog
 
 from ml_backend.domain import Component, Image
 from ml_backend.learning import Side
+from ml_backend.model_files.folders import remove_folder, sweep, written_aside
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset
-from ml_backend.training.folders import remove_folder, sweep, written_aside
 from ml_backend.training.mapped_array import map_array
 from ml_backend.training.session_facts import require_something_to_learn
 
@@ -78,6 +78,26 @@ class FrozenDataset:
             index = _write(dataset, start, aside)
         return self._load(index)
 
+    def copy_to(
+        self, folder: Path, start: Component, *, copy: Callable[[Path, Path], None]
+    ) -> None:
+        """Settle the same dataset in `folder`, for a session that starts from another network.
+
+        Raises:
+            FileNotFoundError: it is not settled, or was removed meanwhile.
+            FileExistsError: `folder` is there already; it is left as it is.
+            OSError: the disk is full or cannot be written.
+        """
+        index = self._index()
+        if index is None:
+            raise FileNotFoundError(self._folder)
+        images = (*index["images"], *index.get("test", ()))
+        with written_aside(folder) as aside:
+            for name in (name for facts in images for name in facts["files"]):
+                copy(self._folder / name, aside / name)
+            text = json.dumps({**index, "start": asdict(start)}, ensure_ascii=False)
+            (aside / INDEX).write_text(text, encoding="utf-8")
+
     def _index(self) -> dict[str, Any] | None:
         try:
             index = json.loads((self._folder / INDEX).read_text(encoding="utf-8"))
@@ -97,12 +117,13 @@ class FrozenDataset:
             report=index["report"],
             diameter=index["diameter"],
             diameter_spread=index["diameter_spread"],
+            test=[_read_image(facts, self._folder) for facts in index.get("test", ())],
         )
 
 
 def _write(dataset: Dataset, start: Component, folder: Path) -> dict[str, Any]:
     """Write what is not in `folder` yet, remove what was left out after all; return the index."""
-    images = [*dataset.training, *dataset.hold_out]
+    images = [*dataset.training, *dataset.hold_out, *dataset.test]
     index = {
         "format": FORMAT,
         "start": asdict(start),
@@ -110,7 +131,8 @@ def _write(dataset: Dataset, start: Component, folder: Path) -> dict[str, Any]:
         "report": dataset.report,
         "diameter": dataset.diameter,
         "diameter_spread": dataset.diameter_spread,
-        "images": [_facts(image, folder) for image in images],
+        "images": [_facts(image, folder) for image in (*dataset.training, *dataset.hold_out)],
+        "test": [_facts(image, folder) for image in dataset.test],
     }
     text = json.dumps(index, ensure_ascii=False, allow_nan=False)
     used = {name for image in images for name in _arrays(image)}
@@ -164,6 +186,7 @@ def _facts(image: AnnotatedImage, folder: Path) -> dict[str, Any]:
         "untouched": image.untouched,
         "accepted_from": sorted(image.accepted_from),
         "notes": list(image.notes),
+        "name": image.name,
     }
 
 
@@ -181,4 +204,5 @@ def _read_image(facts: Mapping[str, Any], folder: Path) -> AnnotatedImage:
         untouched=facts["untouched"],
         accepted_from=frozenset(facts["accepted_from"]),
         notes=tuple(facts["notes"]),
+        name=facts.get("name"),
     )

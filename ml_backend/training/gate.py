@@ -49,6 +49,7 @@ class Verdict:
     promote: bool
     sentence: str  # for a person
     numbers: Mapping[str, Any]  # JSON-able: what was compared, and the rule
+    objection: str | None = None  # what speaks against it, as a part of a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ def judge(candidate: Scores, active: Scores, base: Scores, promotion: Promotion)
         promote=promote,
         sentence=_sentence(table, promote, objection),
         numbers=numbers,
+        objection=objection,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from types import FrameType
@@ -44,6 +44,36 @@ class Interruption:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told_to_go)
         signal.signal(signal.SIGUSR1, self._break_off)
+
+    @contextmanager
+    def listening_to_person(self, told: Callable[[], None]) -> Iterator[None]:
+        """Take SIGINT, SIGTERM and SIGHUP as a person's wish to stop; in the main thread.
+
+        Args:
+            told: is called once, when the wish has arrived.
+        """
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.why is None:
+                self._asked_at = time.monotonic()
+                self.why = Why.PERSON
+                told()
+            self._break_off(number, frame)
+
+        before = {
+            number: signal.signal(number, handler)
+            for number, handler in (
+                (signal.SIGINT, stop),
+                (signal.SIGTERM, stop),
+                (signal.SIGHUP, stop),
+                (signal.SIGUSR1, self._break_off),
+            )
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def person_asks(self) -> None:
         """Note that a person wants the session to stop; safe in any thread."""

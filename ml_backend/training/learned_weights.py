@@ -15,7 +15,7 @@ from ml_backend.domain import Component
 from ml_backend.engines.attention import speed_up_attention
 from ml_backend.engines.lora import BASE_NAME, BASE_PATH, BASE_SHA256
 from ml_backend.engines.residual_unet import ResidualUNet
-from ml_backend.training.lora import AdaptedLinear, adapter_tensors, add_adapters
+from ml_backend.training.lora import AdaptedLinear, adapter_tensors, add_adapters, merged_state
 from ml_backend.training.training_checkpoint import write_tensors
 
 CONSTANTS: Final = (
@@ -32,6 +32,7 @@ class LearnedWeights:
     network: nn.Module = field(repr=False)
     component: Component  # what it was before
     adapted: Mapping[str, AdaptedLinear] = field(repr=False)  # by layer; none = all is learned
+    keeps_whole: bool = False  # adapters are stored merged into the network
 
     def write(self, path: Path) -> None:
         """Store the weights, or the adapters alone with a reference to their base network.
@@ -39,7 +40,7 @@ class LearnedWeights:
         Raises:
             OSError: the disk is full or cannot be written.
         """
-        if self.adapted:
+        if self.adapted and not self.keeps_whole:
             tensors = adapter_tensors(self.adapted, self.component.architecture)
             metadata = {
                 BASE_PATH: self.component.path,
@@ -54,7 +55,7 @@ class LearnedWeights:
         write_tensors(path, self._state(), metadata)
 
     def _state(self) -> dict[str, Tensor]:
-        state = self.network.state_dict()
+        state = merged_state(self.network, self.adapted)
         if isinstance(self.network, ResidualUNet):
             return state  # ten megabytes; halving them would round for nothing
         return {key: _half(value) for key, value in state.items()}
@@ -67,7 +68,14 @@ def _half(value: Tensor) -> Tensor:
     return value.half()
 
 
-def learn(network: nn.Module, component: Component, *, lora_rank: int, seed: int) -> LearnedWeights:
+def learn(
+    network: nn.Module,
+    component: Component,
+    *,
+    lora_rank: int,
+    seed: int,
+    keeps_whole: bool = False,
+) -> LearnedWeights:
     """Make `network` ready for training; it is changed.
 
     Args:
@@ -75,6 +83,7 @@ def learn(network: nn.Module, component: Component, *, lora_rank: int, seed: int
         component: what it is.
         lora_rank: of the adapters; 0 = all weights are learned.
         seed: decides the numbers that adapters start from.
+        keeps_whole: store adapters merged into the network, whose file will not stay.
 
     Raises:
         TrainingError: the network cannot have adapters.
@@ -83,7 +92,9 @@ def learn(network: nn.Module, component: Component, *, lora_rank: int, seed: int
     if lora_rank:
         torch.manual_seed(seed)
         adapted = add_adapters(network, lora_rank)
-        return LearnedWeights(network=network, component=component, adapted=adapted)
+        return LearnedWeights(
+            network=network, component=component, adapted=adapted, keeps_whole=keeps_whole
+        )
     for name, weight in network.named_parameters():
         weight.requires_grad_(name not in CONSTANTS)
     return LearnedWeights(network=network, component=component, adapted={})

@@ -10,7 +10,8 @@ import structlog
 
 from ml_backend.domain import ProjectKey
 from ml_backend.learning import Session, SessionState
-from ml_backend.training.folders import DATASET, PREPARED, remove_folder
+from ml_backend.model_files.folders import remove_folder
+from ml_backend.training.folders import DATASET, PREPARED
 
 UNKNOWN_AFTER_S = 7 * 86_400.0
 GIVEN_UP_AFTER_S = 30 * 86_400.0  # a stopped or failed session that nobody has resumed
@@ -23,19 +24,22 @@ def remove_leftovers(
     find: Callable[[str], Session | None],
     find_completed: Callable[[ProjectKey], Sequence[Session]],
     *,
+    was_deleted: Callable[[str], bool],
     clock: Callable[[], float] = time.time,
 ) -> int:
     """Remove what lies in the folders of sessions and is of no use; return of how many.
 
-    Completed ones lose their folder, those that are not in the records after a week. Stopped and
-    failed ones can be resumed from their checkpoint, so they keep it for a month; but their images
-    leave as soon as a later session of the same controls has completed. One that is resumed all
-    the same settles anew what it learns from.
+    Completed ones lose their folder, and those that a person has deleted; those that the records
+    know nothing of lose it after a week. Stopped and failed ones can be resumed from their
+    checkpoint, so they keep it for a month; but their images leave as soon as a later session of
+    the same controls has completed. One that is resumed all the same settles anew what it learns
+    from.
 
     Args:
         sessions: holds a folder for each session, named by its id.
         find: returns a session by its id, None if there is none.
         find_completed: returns the newest completed sessions of a project.
+        was_deleted: returns whether a person has deleted the session of that id.
         clock: seconds since the epoch.
 
     Raises:
@@ -47,7 +51,8 @@ def remove_leftovers(
         session = find(folder.name)
         if session is None:
             # the records may be others for an hour, by a mistake in DATABASE_URL
-            is_over = clock() - folder.stat().st_mtime > UNKNOWN_AFTER_S
+            age_s = clock() - folder.stat().st_mtime
+            is_over = age_s > UNKNOWN_AFTER_S or was_deleted(folder.name)
         else:
             is_over = session.state is SessionState.COMPLETED or _is_given_up(session, clock())
         if is_over:

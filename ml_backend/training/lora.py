@@ -65,3 +65,17 @@ def adapter_tensors(adapted: Mapping[str, AdaptedLinear], architecture: str) -> 
         tensors[adapter_key(architecture, layer, "down")] = module.down.detach()
         tensors[adapter_key(architecture, layer, "up")] = module.up.detach()
     return tensors
+
+
+def merged_state(network: nn.Module, adapted: Mapping[str, AdaptedLinear]) -> dict[str, Tensor]:
+    """Return the tensors of a network with its adapters added to the layers that they are on."""
+    state = dict(network.state_dict())
+    for layer, module in adapted.items():
+        for part in ("down", "up"):
+            del state[f"{layer}.{part}"]
+        for name in ("weight", "bias"):
+            value = state.pop(f"{layer}.base.{name}", None)
+            if value is not None:
+                state[f"{layer}.{name}"] = value
+        state[f"{layer}.weight"] = (module.base.weight + module.up @ module.down).detach()
+    return state

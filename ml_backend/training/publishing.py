@@ -1,147 +1,24 @@
-"""A trained network becomes a version: an immutable folder with its weights and its manifest.
-
-`<models>/<project>/<version>/{weights.safetensors, manifest.json}`. The folder is whole or not
-there, and publishing the same session's version again finds it instead of making a second.
-"""
+"""What a trained network is called."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from ml_backend.domain import Component, ProjectKey
-from ml_backend.engines.catalogue import (
-    MANIFEST_FILE,
-    WEIGHTS_FILE,
-    component_of_version,
-    file_sha256,
-)
-from ml_backend.training.folders import sweep, written_aside
+from ml_backend.datasets import is_dataset
+from ml_backend.domain import ProjectKey
+from ml_backend.model_files.version_folders import slug
 
-_UNSAFE = re.compile(r"[^a-z0-9]+")
-_SERIAL = re.compile(r"-p\d+-v\d+$")  # what `version_name` adds
-_LONG_AGO_S = 3600.0
-_LONGEST = 40  # characters of a name's first part: paths are limited, and people read them
-
-
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """What is to be published."""
-
-    name: str  # of the version, unique in the project
-    session_id: str  # that trained it
-    weights: Path  # a safetensors file; it is copied
-    parent: Component  # what the training started from
-    licence: str  # of the weights: never laxer than the parent's
-    diameter: float | None  # of the objects it was trained on, pixels, image frame
-    facts: Mapping[str, Any] = field(repr=False)  # JSON-able: metrics, parameters, data hash ...
-    pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # PNG by file name
-
-
-class Publisher:
-    """Writes version folders."""
-
-    def __init__(self, models: Path) -> None:
-        """Keep the folder that holds a folder for each project."""
-        self._models = models
-
-    def publish(self, project: ProjectKey, publication: Publication) -> Component:
-        """Return the network in its version folder, written now or when it was first asked for.
-
-        Raises:
-            FileExistsError: the name belongs to another session's version.
-            CheckpointInvalid: what was written cannot be read back.
-            OSError: the disk is full or cannot be written; nothing is left behind.
-        """
-        folder = self.folder(project, publication.name)
-        try:
-            with written_aside(folder) as aside:
-                weights = aside / WEIGHTS_FILE
-                shutil.copyfile(publication.weights, weights)
-                manifest = _manifest(publication, sha256=file_sha256(weights))
-                text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
-                (aside / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
-                for file_name, picture in publication.pictures.items():
-                    (aside / file_name).write_bytes(picture)
-        except FileExistsError:
-            if self.session_of(project, publication.name) != publication.session_id:
-                raise
-        return component_of_version(folder)
-
-    def session_of(self, project: ProjectKey, name: str) -> str | None:
-        """Return which session's version has that name, None if there is no such folder."""
-        path = self.folder(project, name) / MANIFEST_FILE
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return ""  # somebody's, but damaged: never ours to use
-        return str(manifest.get("session", "")) if isinstance(manifest, dict) else ""
-
-    def find(self, project: ProjectKey, name: str, session_id: str) -> Component | None:
-        """Return the version that a session published, None if it has not (whole).
-
-        Raises:
-            CheckpointInvalid: its folder is damaged.
-        """
-        if self.session_of(project, name) != session_id:
-            return None
-        return component_of_version(self.folder(project, name))
-
-    def folder(self, project: ProjectKey, name: str) -> Path:
-        """Return where a version lies or would lie."""
-        return self._models / project_slug(project) / slug(name, longest=100)
-
-    def sweep(self) -> None:
-        """Remove what writers left that were killed long ago."""
-        for project in self._models.iterdir() if self._models.is_dir() else ():
-            sweep(project, older_than_s=_LONG_AGO_S)
-
-
-def project_slug(project: ProjectKey) -> str:
-    """Return a folder name for a project: readable, and never that of another project."""
-    host = slug(project.origin.partition("://")[2] or project.origin)
-    digest = hashlib.sha256(str(project).encode()).hexdigest()[:8]
-    return f"{host}-{project.project_id}-{digest}"
-
-
-def slug(text: str, *, longest: int = _LONGEST) -> str:
-    """Return `text` in small letters, digits and dashes, which every file system takes."""
-    return _UNSAFE.sub("-", text.lower()).strip("-")[:longest].strip("-") or "unnamed"
+_SERIAL = re.compile(r"-[pd]\d+-v\d+$")  # what `version_name` adds
 
 
 def version_name(base: str, project: ProjectKey, number: int) -> str:
-    """Return the name of a project's version, e.g. `nuclei-1-p3-v2`.
+    """Return the name of a version: `nuclei-1-p3-v2` of project 3, `nuclei-1-d3-v2` of dataset 3.
 
     Args:
         base: Name of the network that it was started from, a base network or a version.
-        project: Whose version it is.
+        project: Whose version it is, or the key of a dataset.
         number: Counts the project's versions from 1.
     """
     stem = slug(_SERIAL.sub("", base.removesuffix(".safetensors").removesuffix(".pt")))
-    return f"{stem}-p{project.project_id}-v{number}"
-
-
-def _manifest(publication: Publication, *, sha256: str) -> dict[str, Any]:
-    manifest: dict[str, Any] = {
-        "name": publication.name,
-        "sha256": sha256,
-        "architecture": {"name": publication.parent.architecture},
-        "parent": {
-            "name": publication.parent.name,
-            "sha256": publication.parent.sha256,
-            "path": publication.parent.path,
-        },
-        "licence": publication.licence,
-        "session": publication.session_id,
-    }
-    if publication.diameter is not None:
-        manifest["diameter"] = publication.diameter
-    return {**manifest, **{k: v for k, v in publication.facts.items() if k not in manifest}}
+    kind = "d" if is_dataset(project) else "p"
+    return f"{stem}-{kind}{project.project_id}-v{number}"

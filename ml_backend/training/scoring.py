@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ml_backend.domain import Component, LabelImage, Priority, SegmentationOptions, Segmenter
 from ml_backend.imaging.matching import Overlaps, find_overlaps, match_overlaps
 from ml_backend.training.annotated_image import AnnotatedImage, Area
+from ml_backend.training.pixel_scores import PixelCounts, count_pixels
 
 THRESHOLDS = (0.5, 0.75, 0.9)  # IoU
 _ITS_OWN = 0.9  # IoU with a network's own object from which on a region is taken for it
@@ -28,6 +29,7 @@ class ImageScore:
     objects: int  # outlined by people, where it is finished
     found: int  # by the network, where it is finished
     accepted: bool = False  # all objects are this network's own, accepted without a change
+    pixels: PixelCounts = field(default_factory=PixelCounts)
 
     @property
     def mean(self) -> float:
@@ -89,6 +91,7 @@ def score_image(image: AnnotatedImage, predicted: LabelImage, sha256: str) -> Im
         objects=len(overlaps.truth_ids),
         found=len(overlaps.predicted_ids),
         accepted=_is_its_own(image, overlaps, sha256),
+        pixels=count_pixels(image.labels, predicted, image.finished),
     )
 
 

@@ -18,11 +18,11 @@ from torch import nn
 from ml_backend.domain import Component, SegmentationOptions
 from ml_backend.engines.served_network import traits_of
 from ml_backend.learning import EpochPoint, TrainingParameters
+from ml_backend.recipes import recipe_for
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.fine_tuned import FineTuned
-from ml_backend.training.fine_tuning import FineTuning, Score
+from ml_backend.training.fine_tuning import FineTuning, Pixels, Score
 from ml_backend.training.learned_weights import learn
-from ml_backend.training.parameters import recipe_for
 from ml_backend.training.prepared_image import Preparation
 from ml_backend.training.progress import Progress
 
@@ -45,6 +45,8 @@ def fine_tune(
     on_step: Callable[[Progress], None],
     should_stop: Callable[[], bool],
     score: Score | None,
+    pixels: Pixels | None = None,
+    keeps_whole: bool = False,
     precision: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FineTuned:
@@ -69,6 +71,9 @@ def fine_tune(
         score: returns AP at 0.5, 0.75 and 0.9 on the hold-out for a weights file, which is removed
             afterwards, at the diameter (image pixels, None = estimated per image) that it would be
             served at; None = the validation loss decides what is best.
+        pixels: returns how well the pixels of objects are found on a test set, for the same; it
+            decides nothing.
+        keeps_whole: store the whole network where adapters are trained: its base will not stay.
         precision: a key of `precision.FORMATS`; None = what is fastest here, tried once a session.
         clock: seconds since any moment.
 
@@ -93,7 +98,13 @@ def fine_tune(
         device=device,
     )
     tuning = FineTuning(
-        learn(network, component, lora_rank=recipe.lora_rank, seed=recipe.seed),
+        learn(
+            network,
+            component,
+            lora_rank=recipe.lora_rank,
+            seed=recipe.seed,
+            keeps_whole=keeps_whole,
+        ),
         recipe,
         # without a diameter of its own, a network bound to a scale would have it estimated
         diameter=known if recipe.rescale else traits.diameter,
@@ -103,6 +114,7 @@ def fine_tune(
         on_step=on_step,
         should_stop=should_stop,
         score=score,
+        pixels=pixels,
         precision=precision,
         clock=clock,
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ml_backend.domain import Component
 from ml_backend.errors import ModelError
 from ml_backend.learning import EpochPoint, Promotion, Session, Version
+from ml_backend.model_files.version_folders import Publisher
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.collapse import CollapseWatch
 from ml_backend.training.dataset import Dataset
@@ -22,11 +23,13 @@ from ml_backend.training.fine_tuned import FineTuned
 from ml_backend.training.gate import Verdict
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome, failed, stopped
+from ml_backend.training.pixel_scores import PixelScores
 from ml_backend.training.progress import Progress
-from ml_backend.training.publishing import Publisher
 from ml_backend.training.scoring import ImageScore
 from ml_backend.training.session_facts import (
     data_of,
+    facts_of_test,
+    pixels_of,
     precision_of,
     require_something_to_learn,
 )
@@ -49,10 +52,12 @@ class Train(Protocol):
         on_step: Callable[[Progress], None],
         should_stop: Callable[[], bool],
         score: Callable[[Path, float | None], tuple[float, float, float]] | None,
+        pixels: Callable[[Path, float | None], PixelScores] | None,
     ) -> FineTuned:
         """Return the network; `should_stop` is asked before each batch.
 
-        `score` takes weights and the diameter that they would be served at.
+        `score` and `pixels` take weights and the diameter that they would be served at; the first
+        scores on the hold-out, the other on the test set.
         """
         ...
 
@@ -73,6 +78,7 @@ class SessionTools:
     publisher: Publisher
     versions: VersionRecords
     facts: Mapping[str, Any]  # for the version's manifest: libraries, parameters
+    pictures: Callable[[], Mapping[str, bytes]] = dict  # for the version: PNG by file name
     clock: Callable[[], float] = time.time
 
 
@@ -137,6 +143,7 @@ class SessionRun:
             self._own.promotion,
         )
         self._journal.tell(gate=dict(verdict.numbers), verdict=verdict.sentence)
+        verdict = self._tested(candidate, verdict, dataset)
         with self._interruption.shielded():  # short, and whole the next time if it is killed
             self._journal.phase(Phase.PUBLISHING)
             return self._maker.conclude(self._publish(trained, verdict, dataset))
@@ -154,6 +161,10 @@ class SessionRun:
             self._collapse = watch.look(found, self._done) or self._collapse
             return precision_of(scores)
 
+        def pixels(weights: Path, diameter: float | None) -> PixelScores:
+            component = self._own.component_of(weights, self._own.start, diameter)
+            return pixels_of(self._own.score(component, dataset.test))
+
         with self._interruption.shielded():  # the loop asks before each batch
             return self._own.train(
                 self._own.start,
@@ -163,6 +174,7 @@ class SessionRun:
                 on_step=self._step,
                 should_stop=self._is_to_stop,
                 score=score if dataset.hold_out else None,
+                pixels=pixels if dataset.test else None,
             )
 
     def _step(self, progress: Progress) -> None:
@@ -194,6 +206,16 @@ class SessionRun:
             self._journal.tell(not_compared=problems)
         return max(found, key=lambda scores: sum(precision_of(scores)), default=base_scores)
 
+    def _tested(self, candidate: Component, verdict: Verdict, dataset: Dataset) -> Verdict:
+        """Return the verdict with the numbers of the test set, which have not decided it."""
+        if not dataset.test:
+            return verdict
+        facts = facts_of_test(
+            self._own.score(candidate, dataset.test), self._own.score(self._own.base, dataset.test)
+        )
+        self._journal.tell(test=facts)
+        return replace(verdict, numbers={**verdict.numbers, "test": facts})
+
     def _publish(self, trained: FineTuned, verdict: Verdict, dataset: Dataset) -> Version:
         return self._maker.make(
             Made(
@@ -211,5 +233,6 @@ class SessionRun:
                 take=self._session.controls if verdict.promote else (),
                 sentence=verdict.sentence,
                 base_requested=dataset.manifest.get("base_requested"),
+                pictures=self._own.pictures(),
             )
         )

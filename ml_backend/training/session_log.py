@@ -72,11 +72,16 @@ class SessionLog:
         session: Session,
         *,
         clock: Callable[[], float] = time.monotonic,
+        listener: Callable[[Mapping[str, Any]], None] = lambda _progress: None,
     ) -> None:
-        """Go on with what stands in the records of `session`."""
+        """Go on with what stands in the records of `session`.
+
+        `listener` is told of all progress at once, and must be quick.
+        """
         self._records = records
         self._lease = lease
         self._clock = clock
+        self._listener = listener
         self._progress = dict(session.progress)
         self._report = dict(session.report)
         self._noted_at = -EVERY_S
@@ -95,6 +100,7 @@ class SessionLog:
             SessionLost, StoreError
         """
         self._progress["phase"] = phase.value
+        self._listener(self._progress)
         self._reach(_RANKS[phase], 0)
         self._note()
 
@@ -108,6 +114,7 @@ class SessionLog:
             SessionLost, StoreError
         """
         self._parts += 1
+        self._listener(self._progress)
         if self._clock() - self._noted_at >= EVERY_S:
             self._compare()
             self._note()
@@ -119,6 +126,7 @@ class SessionLog:
             SessionLost, StoreError
         """
         self._progress.update(facts)
+        self._listener(self._progress)
         if self._clock() - self._noted_at < EVERY_S:
             return False
         self._note()

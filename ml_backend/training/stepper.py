@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ml_backend.engines.residual_unet import ResidualUNet
 from ml_backend.errors import OutOfMemory, TrainingError
+from ml_backend.recipes import Recipe
 from ml_backend.training.crops import Batch
 from ml_backend.training.losses import weighted_loss
-from ml_backend.training.parameters import Recipe
 from ml_backend.training.precision import FORMATS
 
 log = structlog.get_logger(__name__)

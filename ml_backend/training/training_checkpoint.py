@@ -84,18 +84,51 @@ def load_checkpoint(
         CheckpointInvalid: it is damaged or belongs to another network.
     """
     averages: dict[int, dict[str, Tensor]] = {}
+    weights, others, state = _read(path, with_optimiser=True)
+    for key, value in others.items():
+        number, _, name = key.partition("/")
+        averages.setdefault(int(number), {})[name] = value
+    _put(weights, network, path)
+    weights_of = [weight for group in optimiser.param_groups for weight in group["params"]]
+    for index, kept in averages.items():
+        averages[index] = {
+            name: _laid_out(value, weights_of[index]) for name, value in kept.items()
+        }
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": averages})
+    return state
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Put what a checkpoint says of the weights into `network`, which is built as it was.
+
+    Raises:
+        CheckpointInvalid: it is damaged, not there, or belongs to another network.
+    """
+    weights, _, _ = _read(path, with_optimiser=False)
+    _put(weights, network, path)
+
+
+def _read(
+    path: Path, *, with_optimiser: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of the network, those of the optimiser, and the state."""
     weights: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
     try:
         with safe_open(str(path), "pt") as file:
             state: dict[str, Any] = json.loads(file.metadata()[_STATE])
             for key in file.keys():  # noqa: SIM118 - it is no dictionary
                 if key.startswith(_NETWORK):
                     weights[key.removeprefix(_NETWORK)] = file.get_tensor(key)
-                else:
+                elif with_optimiser:
                     index, name = key.removeprefix(_OPTIMISER).split("/")
-                    averages.setdefault(int(index), {})[name] = file.get_tensor(key)
+                    others[f"{int(index)}/{name}"] = file.get_tensor(key)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointInvalid(f"The checkpoint {path} cannot be read: {error}.") from error
+    return weights, others, state
+
+
+def _put(weights: Mapping[str, Tensor], network: nn.Module, path: Path) -> None:
     expected = learned_tensors(network)
     if {key: value.shape for key, value in weights.items()} != {
         key: value.shape for key, value in expected.items()
@@ -104,13 +137,6 @@ def load_checkpoint(
     with torch.no_grad():
         for key, value in expected.items():
             value.copy_(weights[key])
-    weights_of = [weight for group in optimiser.param_groups for weight in group["params"]]
-    for index, kept in averages.items():
-        averages[index] = {
-            name: _laid_out(value, weights_of[index]) for name, value in kept.items()
-        }
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": averages})
-    return state
 
 
 def _laid_out(value: Tensor, weight: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from ml_backend.learning import (
     VersionState,
     origin_of,
 )
+from ml_backend.model_files.version_folders import Publication, Publisher
 from ml_backend.training.outcome import Outcome
-from ml_backend.training.publishing import Publication, Publisher, version_name
+from ml_backend.training.publishing import version_name
 from ml_backend.training.session_log import SessionLog
 
 TAKE = "take"  # in a version's metrics: the controls that it was better for
@@ -110,6 +111,7 @@ class VersionMaker:
                 session_id=session.id,
                 weights=made.weights,
                 parent=made.start,
+                architecture=made.start.architecture,
                 licence=made.start.licence,
                 diameter=made.diameter,
                 facts=made.facts,
@@ -143,6 +145,7 @@ class VersionMaker:
                 origin.version_name
                 for activation in self.versions.history(version.project)
                 for origin in activation.origins.values()
+                if origin.version_project in (None, version.project)
             )
             if version.name not in asked:
                 controls = version.metrics.get(TAKE) or version.controls

@@ -90,6 +90,7 @@ class Watched:
     points: list[EpochPoint] = field(default_factory=list)
     steps: list[Progress] = field(default_factory=list)
     on_step: Callable[[Progress], None] = lambda _: None  # is told as well
+    keeps_whole: bool = False
 
     def run(
         self,
@@ -121,6 +122,7 @@ class Watched:
             on_step=self._on_step,
             should_stop=should_stop,
             score=score,
+            keeps_whole=self.keeps_whole,
             precision=precision,
             clock=clock,
         )

@@ -22,6 +22,7 @@ from ml_backend.learning import (
     Trigger,
     Version,
 )
+from ml_backend.model_files.version_folders import Publisher
 from ml_backend.store.database import Database
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.versions import Versions
@@ -32,7 +33,6 @@ from ml_backend.training.classification import (
 )
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome
-from ml_backend.training.publishing import Publisher
 from ml_backend.training.session_log import SessionLog
 from tests.unit.training.choices_world import (
     EMBEDDER,

@@ -17,8 +17,8 @@ from ml_backend.engines.catalogue import RESIDUAL_UNET, SAM_VITL
 from ml_backend.engines.normalisation import normalise, resize, to_three_channels
 from ml_backend.engines.served_network import Traits
 from ml_backend.learning import TrainingParameters
+from ml_backend.recipes import recipe_for
 from ml_backend.training.crops import CropLoader, plain_crop, random_crop, validation_crops
-from ml_backend.training.parameters import recipe_for
 from ml_backend.training.prepared_image import Preparation, PreparedImage, prepare
 
 OURS = Traits(diameter=22.0, scale_bound=True, repeat_gray=True, stride=16, tile=0)

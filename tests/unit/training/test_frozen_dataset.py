@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_the_next_try_learns_from_the_very_same(tmp_path: Path) -> None:
     again = FrozenDataset(tmp_path / "dataset").load_or(never, START)
 
     for name in (field.name for field in fields(Dataset)):
-        if name in ("training", "hold_out"):
+        if name in ("training", "hold_out", "test"):
             pairs = zip(getattr(first, name), getattr(again, name), strict=True)
             for one, other in pairs:
                 assert_same(one, other)
@@ -174,3 +175,48 @@ def test_an_image_that_is_left_out_after_all_leaves_no_file(tmp_path: Path) -> N
     names = {path.name for path in (tmp_path / "dataset").iterdir()}
     assert {name.partition("-")[0] for name in names} == {"1", "2", "3", INDEX}
     assert len(names) == 8
+
+
+def copy_file(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())
+
+
+def test_a_test_set_and_the_names_of_files_are_settled_as_well(tmp_path: Path) -> None:
+    named = replace(image(4, Side.HOLD_OUT), name="test/a.tif")
+    frozen = FrozenDataset(tmp_path / "dataset")
+    frozen.load_or(lambda _: replace(dataset(), test=[named]), START)
+
+    again = frozen.load_or(never, START)
+
+    assert_same(again.test[0], named)
+    assert [one.title for one in (*again.hold_out, *again.test)] == ["Task 3", "test/a.tif"]
+
+
+def test_another_session_can_take_it_over_and_start_from_another_network(tmp_path: Path) -> None:
+    frozen = FrozenDataset(tmp_path / "one" / "dataset")
+    settled = frozen.load_or(dataset, START)
+    start = replace(START, name="other")
+
+    frozen.copy_to(tmp_path / "two" / "dataset", start, copy=copy_file)
+    shutil.rmtree(tmp_path / "one")
+
+    taken = FrozenDataset(tmp_path / "two" / "dataset")
+    assert taken.start() == start
+    for one, other in zip(taken.load_or(never, start).training, dataset().training, strict=True):
+        assert_same(one, other)
+    assert taken.load_or(never, start).manifest == settled.manifest
+
+
+def test_what_is_not_there_or_vanishes_meanwhile_is_not_taken_over(tmp_path: Path) -> None:
+    frozen = FrozenDataset(tmp_path / "one" / "dataset")
+    with pytest.raises(FileNotFoundError):
+        frozen.copy_to(tmp_path / "two" / "dataset", START, copy=copy_file)
+    frozen.load_or(dataset, START)
+
+    def vanish(source: Path, target: Path) -> None:
+        shutil.rmtree(tmp_path / "one", ignore_errors=True)
+        copy_file(source, target)
+
+    with pytest.raises(FileNotFoundError):
+        frozen.copy_to(tmp_path / "two" / "dataset", START, copy=vanish)
+    assert list((tmp_path / "two").iterdir()) == []

@@ -95,3 +95,21 @@ def test_no_ordinary_handler_swallows_it(interruption: Interruption) -> None:
 
     with pytest.raises(Interrupted):
         swallowing()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_takes_a_signal_for_a_persons_wish(number: signal.Signals) -> None:
+    listening, told = Interruption(), []
+    before = signal.getsignal(number)
+
+    with listening.listening_to_person(lambda: told.append(1)):
+        with listening.shielded():
+            for _ in range(3):  # people press Ctrl-C again
+                os.kill(os.getpid(), number)
+                wait_for(listening)
+        with pytest.raises(Interrupted):
+            listening.check()
+
+    assert listening.why is Why.PERSON
+    assert told == [1]
+    assert signal.getsignal(number) == before

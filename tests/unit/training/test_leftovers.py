@@ -22,13 +22,21 @@ from tests.unit.training.sessions import SESSION
 NOW = 2_000_000_000.0
 
 
-def left(sessions: Path, session: Session | None, *, age_s: float = 0) -> bool:
+def left(
+    sessions: Path, session: Session | None, *, age_s: float = 0, deleted: tuple[str, ...] = ()
+) -> bool:
     """Return whether the folder of a session is there after a look for leftovers."""
     folder = sessions / "s"
     folder.mkdir(parents=True)
     (folder / "last").write_text("checkpoint")
     os.utime(folder, (NOW - age_s, NOW - age_s))
-    remove_leftovers(sessions, lambda _: session, lambda _: [], clock=lambda: NOW)
+    remove_leftovers(
+        sessions,
+        lambda _: session,
+        lambda _: [],
+        was_deleted=lambda name: name in deleted,
+        clock=lambda: NOW,
+    )
     return folder.exists()
 
 
@@ -47,8 +55,14 @@ def test_one_that_nobody_knows_goes_after_a_while(tmp_path: Path) -> None:
     assert not left(tmp_path / "b", None, age_s=UNKNOWN_AFTER_S + 60)
 
 
+def test_one_that_a_person_has_deleted_goes_at_once(tmp_path: Path) -> None:
+    assert not left(tmp_path / "a", None, deleted=("s",))
+    assert left(tmp_path / "b", None, deleted=("t",))
+
+
 def test_no_folder_at_all_is_fine(tmp_path: Path) -> None:
-    assert remove_leftovers(tmp_path / "none", lambda _: None, lambda _: []) == 0
+    none = tmp_path / "none"
+    assert remove_leftovers(none, lambda _: None, lambda _: [], was_deleted=lambda _: False) == 0
 
 
 @pytest.mark.parametrize(
@@ -90,6 +104,7 @@ def test_a_later_one_that_completed_takes_the_images_and_leaves_the_checkpoint(
             tmp_path,
             lambda _: session,
             lambda project: [replace(completed, **other)] if project == SESSION.project else [],
+            was_deleted=lambda _: False,
             clock=lambda: NOW,
         )
 

@@ -218,3 +218,21 @@ def test_cellpose_sam_learns_with_a_few_megabytes(tmp_path: Path) -> None:
     assert len(load_file(tuned.weights)) == 24 * 2 * 2
     assert tuned.weights.stat().st_size < 4e6
     assert tuned.checkpoint.stat().st_size < 12e6
+
+
+def test_adapters_are_stored_merged_where_their_base_will_not_stay(
+    tmp_path: Path, base: Component
+) -> None:
+    watched = Watched(folder=tmp_path / "session", component=base, network=load(base))
+    watched.keeps_whole = True
+    images = [discs(1, diameter=30.0, edge=160)], [discs(2, diameter=30.0, edge=160)]
+    tuned = watched.run(*images, parameters=LORA, diameter=30.0)
+
+    served = component_of(tuned.weights, architecture_of(checkpoint_shapes(tuned.weights)))
+    Path(base.path).unlink()
+
+    assert watched.network is not None
+    x = torch.rand(1, 3, 256, 256)
+    torch.testing.assert_close(
+        load(served)(x)[0], watched.network.eval()(x)[0], atol=1e-2, rtol=1e-2
+    )

@@ -35,6 +35,7 @@ from ml_backend.learning import (
     Version,
     VersionState,
 )
+from ml_backend.model_files.version_folders import Publisher
 from ml_backend.store.database import Database
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.versions import Versions
@@ -45,8 +46,8 @@ from ml_backend.training.fine_tuned import FineTuned
 from ml_backend.training.gate import Verdict
 from ml_backend.training.interruption import Interrupted, Interruption, Why
 from ml_backend.training.outcome import Outcome, guarded
+from ml_backend.training.pixel_scores import PixelCounts, PixelScores
 from ml_backend.training.progress import Progress
-from ml_backend.training.publishing import Publisher
 from ml_backend.training.scoring import ImageScore
 from ml_backend.training.session import SessionRun, SessionTools
 from ml_backend.training.session_log import SessionLog
@@ -115,6 +116,7 @@ class FakeTraining:
         on_step: Callable[[Progress], None],
         should_stop: Callable[[], bool],
         score: Callable[[Path, float | None], tuple[float, float, float]] | None,
+        pixels: Callable[[Path, float | None], PixelScores] | None,
     ) -> FineTuned:
         self.starts.append(start.name)
         checkpoint = folder / "checkpoint"
@@ -132,10 +134,16 @@ class FakeTraining:
             self.epochs.append(epoch)
             checkpoint.write_text(str(epoch))
             precision = None if score is None else score(weights, self.diameter)
+            of_pixels = None if pixels is None else pixels(weights, self.diameter)
             on_step(progress_at(epoch, "training"))
             on_epoch(
                 EpochPoint(
-                    epoch=epoch, step=epoch, loss=1.0, learning_rate=0.1, precision=precision
+                    epoch=epoch,
+                    step=epoch,
+                    loss=1.0,
+                    learning_rate=0.1,
+                    precision=precision,
+                    pixels=of_pixels,
                 )
             )
         return self._result(weights, checkpoint, stopped=False)
@@ -171,6 +179,8 @@ class Workplace:
         self.promote = True
         self.judged: list[tuple[int, ...]] = []
         self.served: list[Component] = []
+        self.scored: list[tuple[str, tuple[int, ...]]] = []
+        self.pictures: dict[str, bytes] = {}
         self.broken: Callable[[Any], Any] = lambda inner: inner
         self.interruption = Interruption()
         self.start_another()
@@ -225,6 +235,7 @@ class Workplace:
             publisher=self.broken(self.publisher),
             versions=self.broken(self.versions),
             facts={"program": "test"},
+            pictures=lambda: self.pictures,
             clock=lambda: 1_800_000_100.0,
         )
 
@@ -237,6 +248,7 @@ class Workplace:
         return lease
 
     def _score(self, component: Component, images: Sequence[AnnotatedImage]) -> list[ImageScore]:
+        self.scored.append((component.name, tuple(image.task_id for image in images)))
         return [
             ImageScore(
                 task_id=image.task_id,
@@ -246,6 +258,7 @@ class Workplace:
                 ap90=0.0,
                 objects=image.objects,
                 found=self.found(component),
+                pixels=PixelCounts(outlined=4, found=2, shared=2),
             )
             for image in images
         ]
@@ -657,3 +670,41 @@ def test_records_that_are_away_are_no_failure(workplace: Workplace) -> None:
 
     assert workplace.run_again().state is SessionState.COMPLETED
     assert len(workplace.folders()) == 1
+
+
+def test_a_test_set_is_told_of_and_decides_nothing(workplace: Workplace) -> None:
+    tested = [annotated(7, Side.HOLD_OUT, 3), annotated(8, Side.HOLD_OUT, 2)]
+    workplace.dataset = lambda: replace(a_dataset(), test=tested)
+    workplace.found = lambda component: 9 if component.sha256 == "candidate" else 4
+    asked = workplace.scored
+
+    workplace.run()
+
+    test = workplace.now().report["test"]
+    assert (test["images"], test["objects"]) == (2, 5)
+    assert test["candidate"]["found"] == 18
+    assert test["base"]["found"] == 8
+    assert test["candidate"]["ap50"] == 0.5
+    assert test["candidate"]["pixels"] == {"precision": 1, "recall": 0.5, "f1": 2 / 3, "iou": 0.5}
+    assert the_version(workplace).metrics["test"] == test
+    assert workplace.judged == [(9, 4, 4)]  # the one image that is held out
+    points = workplace.sessions.curve(workplace.session.id)
+    assert {point.pixels for point in points} == {(1, 0.5, 2 / 3, 0.5)}
+    assert asked.count(("candidate", (7, 8))) == EPOCHS + 1
+
+
+def test_without_a_test_set_there_is_nothing_of_it(workplace: Workplace) -> None:
+    workplace.run()
+
+    assert "test" not in workplace.now().report
+    assert "test" not in the_version(workplace).metrics
+    assert {point.pixels for point in workplace.sessions.curve(workplace.session.id)} == {None}
+
+
+def test_pictures_are_kept_beside_the_weights(workplace: Workplace) -> None:
+    workplace.pictures = {"curves.png": b"PNG"}
+
+    outcome = workplace.run()
+
+    folder = workplace.publisher.folder(PROJECT, str(outcome.version))
+    assert (folder / "curves.png").read_bytes() == b"PNG"

@@ -15,9 +15,9 @@ from ml_backend.engines.catalogue import RESIDUAL_UNET
 from ml_backend.engines.residual_unet import ResidualUNet
 from ml_backend.errors import OutOfMemory
 from ml_backend.learning import TrainingParameters
+from ml_backend.recipes import recipe_for
 from ml_backend.training.crops import Batch
 from ml_backend.training.losses import weighted_loss
-from ml_backend.training.parameters import recipe_for
 from ml_backend.training.stepper import Stepper
 
 pytestmark = pytest.mark.unhurried
