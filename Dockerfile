@@ -6,7 +6,7 @@ WORKDIR /source
 RUN python -m venv /opt/backend
 # the libraries first: they are 6 GB and change seldom
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > requirements.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print('\n'.join(project['dependencies'] + project['optional-dependencies']['export']))" > requirements.txt \
     && /opt/backend/bin/pip install --no-cache-dir -r requirements.txt -c constraints.txt
 COPY README.md ./
 COPY ml_backend ml_backend

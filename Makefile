@@ -8,6 +8,9 @@ SHELL := /bin/bash
 LABEL_STUDIO := label-studio==1.23.2
 VENV := .venv
 VENV_LABEL_STUDIO := .venv-label-studio
+# 1.0.9 declares neither of the last two and does not import without them
+TOOLKIT := label-studio-ml==1.0.9 redis==8.1.0 rq==2.12.0
+VENV_TOOLKIT := .venv-toolkit
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --no-input
 
@@ -18,6 +21,8 @@ PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3 python;
 endif
 
 TESTS ?= tests
+SMALL_TESTS := tests/unit tests/contracts tests/http
+LARGE_TESTS := tests/e2e tests/faults
 PYTEST := $(BIN)/python -m pytest
 NOT_EVERYWHERE := not slow and not gpu
 
@@ -33,14 +38,15 @@ demo-check: $(VENV)/.installed $(VENV_LABEL_STUDIO)/.installed ## the same witho
 	@exec $(BIN)/python tools/demo.py --check $(DEMO)
 
 .PHONY: test test-quick test-long test-gpu
-test: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed lint ## every test, with a real Label Studio and a real browser
+test: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed $(VENV_TOOLKIT)/.installed lint ## every test, with a real Label Studio and a real browser
 	@tools/test_programs.sh
-	$(PYTEST) $(TESTS) -m "$(NOT_EVERYWHERE)"
+	$(PYTEST) -n auto $(SMALL_TESTS) -m "$(NOT_EVERYWHERE)"
+	$(PYTEST) $(LARGE_TESTS) -m "$(NOT_EVERYWHERE)"
 
 test-quick: lint ## style, types, floors, unit, contract and HTTP tests
-	$(PYTEST) -n auto tests/unit tests/contracts tests/http -m "$(NOT_EVERYWHERE) and not unhurried"
+	$(PYTEST) -n auto $(SMALL_TESTS) -m "$(NOT_EVERYWHERE) and not unhurried"
 
-test-long: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed ## the tests that take minutes
+test-long: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed $(VENV_TOOLKIT)/.installed ## the tests that take minutes
 	@tools/test_programs.sh
 	$(PYTEST) $(TESTS) -m slow
 
@@ -61,7 +67,7 @@ format: $(VENV)/.installed-tests ## put the code into its format
 .PHONY: benchmarks
 benchmarks: $(VENV)/.installed-tests ## measure speed and accuracy; what they print is kept in artifacts/
 	@mkdir -p artifacts
-	@set -o pipefail; for benchmark in rle conversion predict large latency accuracy classification; do \
+	@set -o pipefail; for benchmark in rle conversion predict large infer latency accuracy classification; do \
 		echo "== $$benchmark"; \
 		$(BIN)/python benchmarks/$$benchmark.py | tee artifacts/benchmark-$$benchmark.txt || exit 1; \
 	done
@@ -72,7 +78,7 @@ picture: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed ## take the RE
 
 .PHONY: clean
 clean: ## remove the environments and everything made in them
-	rm -rf $(VENV) $(VENV_LABEL_STUDIO) .demo artifacts build
+	rm -rf $(VENV) $(VENV_LABEL_STUDIO) $(VENV_TOOLKIT) .demo artifacts build
 
 # Environments, each made once and again when what it is made from changes
 
@@ -90,6 +96,14 @@ $(VENV_LABEL_STUDIO)/.installed: Makefile | python
 	@$(PYTHON) tools/preflight.py --environment $(VENV_LABEL_STUDIO)
 	@test -x $(VENV_LABEL_STUDIO)/bin/python || $(PYTHON) -m venv $(VENV_LABEL_STUDIO)
 	$(VENV_LABEL_STUDIO)/bin/python $(PIP) install '$(LABEL_STUDIO)'
+	@touch $@
+
+# the Python of our own environment: a test puts both together. Our package goes in without what it
+# needs, which is how people forward from a toolkit's environment.
+$(VENV_TOOLKIT)/.installed: Makefile pyproject.toml | $(VENV)/.installed
+	@test -x $(VENV_TOOLKIT)/bin/python || $(BIN)/python -m venv $(VENV_TOOLKIT)
+	$(VENV_TOOLKIT)/bin/python $(PIP) install $(TOOLKIT)
+	$(VENV_TOOLKIT)/bin/python $(PIP) install --no-deps -e .
 	@touch $@
 
 .PHONY: python

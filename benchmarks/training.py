@@ -28,8 +28,8 @@ from ml_backend.engines.catalogue import RESIDUAL_UNET, SAM_VITL, resolve_compon
 from ml_backend.engines.networks import load_network
 from ml_backend.engines.scale import median_diameter
 from ml_backend.learning import Side, TrainingParameters
+from ml_backend.recipes import recipe_for
 from ml_backend.training.annotated_image import AnnotatedImage
-from ml_backend.training.parameters import recipe_for
 from ml_backend.training.segmentation import fine_tune
 
 EDGE = 256  # pixels, of the images

@@ -25,11 +25,17 @@ class Caller:
 
     name: str | None  # of the token; None = a program on this machine, without a token
     role: Role
+    # in the record of what was done, where there is no name
+    described_as: str = field(default="A program on this machine", repr=False)
 
     @property
     def who(self) -> str:
         """Return the caller for the record of what was done."""
-        return self.name or "A program on this machine"
+        return self.name or self.described_as
+
+
+PERSON = Caller(name=None, role=Role.ADMIN, described_as="A person")
+"""Whoever can read and write the records may do everything."""
 
 
 @dataclass(frozen=True, kw_only=True)

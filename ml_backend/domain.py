@@ -8,7 +8,7 @@ the image frame's width (x) and height (y).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -19,6 +19,10 @@ import numpy.typing as npt
 
 CLASSIFIER = "classifier"
 """The architecture of components that learned classes; those that only embed answer nothing."""
+
+TOOLKIT = "toolkit"
+"""The architecture of components that are a person's own class of the label-studio-ml toolkit; also
+the name of the one control that stands for all that such a class answers."""
 
 POST_PROCESSING_REVISION = "1"
 """Part of every version string: raised when the same network would answer something else."""
@@ -242,6 +246,25 @@ class Segmentation:
         return replace(self, labels=renumbered[self.labels], scores=self.scores[kept])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlockOfPositions:
+    """Where the pixels of a part of an image end when they follow the flows."""
+
+    rows: slice  # of the image
+    columns: slice
+    ends: npt.NDArray[np.int32]  # (2, rows, columns): row and column of the image, whole pixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flows:
+    """What a network said of every pixel of an image, image frame."""
+
+    xy: npt.NDArray[np.float32]  # (2, Y, X), Y and X flow, five times as long as a unit vector
+    cell_probability: npt.NDArray[np.float32]  # (Y, X) logits
+    # computes where every pixel ends, block by block; one that does not move ends where it is
+    final_positions: Callable[[], Iterator[BlockOfPositions]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Component:
     """A network that can be served, by the hash of its weights."""
@@ -263,6 +286,7 @@ class Release:
     version: str  # e.g. "nuclei-1-3fa9c2d1", to the letter what /setup and predictions carry
     components: Mapping[str, Component]  # by control name
     label_config: str  # the XML it was made from
+    project: ProjectKey | None = None  # whose it is; None where that does not matter
 
     @staticmethod
     def digest(payload: bytes) -> str:
@@ -276,6 +300,7 @@ class Task:
 
     id: int
     data: Mapping[str, Any]
+    row: Mapping[str, Any] | None = None  # all that Label Studio said of it, for toolkit classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,6 +422,25 @@ class Segmenter(Protocol):
         priority: Urgency,
     ) -> Segmentation:
         """Return the instances; blocks until they are there.
+
+        Raises:
+            ModelError, OutOfMemory, EngineError
+        """
+        ...
+
+
+class FlowSegmenter(Segmenter, Protocol):
+    """A segmenter that can also hand out what its network said."""
+
+    def segment_with_flows(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> tuple[Segmentation, Flows]:
+        """Return what `segment` returns, and the flows that it was made of.
 
         Raises:
             ModelError, OutOfMemory, EngineError

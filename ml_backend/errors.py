@@ -6,7 +6,10 @@ BackendError
 │   ├── Unauthorized      request.unauthorized
 │   ├── Forbidden         request.forbidden     the caller may not do this
 │   ├── NotFound          request.not_found     there is nothing of that name
-│   └── Conflict          request.conflict      its state does not allow it now
+│   ├── Conflict          request.conflict      its state does not allow it now
+│   │   └── InProgress    request.in_progress   the same start is being worked on
+│   └── IdempotencyKeyReused request.key_reused the key came with another request before
+├── Busy                  backend.busy          too many ask for the same at once
 ├── ConfigError           config.unusable       the label config cannot be served
 ├── SettingsError         settings.invalid      an environment variable is wrong
 ├── ImageError            image.unusable        an image cannot be used
@@ -21,7 +24,10 @@ BackendError
 │   ├── EngineUnavailable engine.unavailable    it is not there yet
 │   └── OutOfMemory       engine.memory
 ├── TrainingError         training.failed       a network cannot be trained from what there is
+├── ToolkitError      toolkit.failed        a class of the label-studio-ml toolkit has failed
 ├── LabelStudioError      label_studio.failed   Label Studio refused or did not answer
+├── ServerError           server.failed         a backend that our client asked answers nonsense
+│   └── ServerUnreachable server.unreachable    it does not answer at all
 └── StoreError            store.failed          the records cannot be read or written
     └── SessionLost       session.lost          another trainer has the session, or it ended
 
@@ -78,7 +84,7 @@ class Unauthorized(BadRequest):
 
 
 class Forbidden(BadRequest):
-    """/api/v1 answers this machine only; use the command line there."""
+    """Without a token, /api/v1 answers this machine only; `ml-backend tokens create` makes one."""
 
     code = "request.forbidden"
 
@@ -93,6 +99,28 @@ class Conflict(BadRequest):
     """Its state does not allow that now; look at it again."""
 
     code = "request.conflict"
+
+
+class InProgress(Conflict):
+    """The first request with this Idempotency-Key is being worked on; ask again in a moment."""
+
+    code = "request.in_progress"
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class IdempotencyKeyReused(BadRequest):
+    """This Idempotency-Key came with another request before; give each start a new one."""
+
+    code = "request.key_reused"
+
+
+class Busy(BackendError):
+    """Too many programs ask for that at once; try again later."""
+
+    code = "backend.busy"
 
 
 class ConfigError(BackendError):
@@ -179,6 +207,12 @@ class TrainingError(BackendError):
     code = "training.failed"
 
 
+class ToolkitError(BackendError):
+    """The class that TOOLKIT_MODEL names has failed; the log has the details."""
+
+    code = "toolkit.failed"
+
+
 class LabelStudioError(BackendError):
     """Label Studio refused the request or did not answer."""
 
@@ -187,6 +221,18 @@ class LabelStudioError(BackendError):
     def __init__(self, message: str | None = None, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status  # of its answer; None when there was no answer
+
+
+class ServerError(BackendError):
+    """The server that was asked does not answer as an ML backend does; check its address."""
+
+    code = "server.failed"
+
+
+class ServerUnreachable(ServerError):
+    """The server that was asked does not answer; start it or name another (ML_BACKEND_URL)."""
+
+    code = "server.unreachable"
 
 
 class StoreError(BackendError):

@@ -38,6 +38,17 @@ class SessionState(StrEnum):
     STOPPED = "stopped"
 
 
+class SessionStatus(StrEnum):
+    """A session's state as people ask for it: one whose trainer is gone is told apart."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"  # running, but its trainer was not heard of for as long as its lease
+
+
 ENDED = frozenset({SessionState.COMPLETED, SessionState.FAILED, SessionState.STOPPED})
 """States in which nobody works on a session."""
 
@@ -111,7 +122,7 @@ class TriggerPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParameters:
-    """How a network is fine-tuned; None = the network's own default (`training.parameters`)."""
+    """How a network is fine-tuned; None = the network's own default (`recipes`)."""
 
     n_epochs: int | None = None
     learning_rate: float | None = None
@@ -161,6 +172,8 @@ class EpochPoint:
     learning_rate: float  # at the epoch's end
     validation_loss: float | None = None  # on the hold-out; None = not measured this epoch
     precision: tuple[float, float, float] | None = None  # AP at 0.5, 0.75, 0.9 on the hold-out
+    # precision, recall, F1 and IoU of the pixels of objects, on the test set; None = not measured
+    pixels: tuple[float, float, float, float] | None = None
     seconds: float = 0.0  # of training until here
 
 
@@ -191,6 +204,14 @@ class Session:
     label: str | None = None  # a word of the person's own, e.g. "cells"
     base: str | None = None  # the model asked for; None = what the controls ask for
     restarted_from: str | None = None  # id of the session whose checkpoint it starts from
+    lease_owner: str | None = None  # name of the trainer that claimed it last
+    lease_until: float = 0.0  # without another heartbeat; then others may claim it
+
+    def status_at(self, now: float) -> SessionStatus:
+        """Return its status at a time, seconds since the epoch."""
+        if self.state is SessionState.RUNNING and self.lease_until <= now:
+            return SessionStatus.UNKNOWN
+        return SessionStatus(self.state.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +223,13 @@ class Lease:
     owner: str
 
 
+UPLOADS = ProjectKey(origin="upload", project_id=0, created_at=0)
+"""Stands for a project where versions name one: theirs that people have uploaded."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A trained network of a project."""
+    """A trained network of a project or a dataset, or one that was uploaded."""
 
     project: ProjectKey
     name: str  # e.g. "nuclei-1-p3-v2", unique in the project
@@ -225,6 +250,7 @@ class Origin:
 
     version_name: str  # of the `Version`: two can have the very same weights
     base_requested: str | None  # what a control must ask for to get it; None: not known
+    version_project: ProjectKey | None = None  # whose version; None: the project's that serves it
 
 
 def origin_of(version: Version) -> Origin:

@@ -20,10 +20,36 @@ def default_data_dir() -> Path:
     return Path(base) / "label-studio-cell-backend"
 
 
-class Settings(BaseSettings):
-    """All settings, one environment variable each (the field's name in capitals)."""
+class ClientSettings(BaseSettings):
+    """What a program needs that asks a backend; it needs none of the other settings."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    ml_backend_url: str | None = Field(
+        None,
+        description=(
+            "Address of a running backend that our commands and the Python client ask; without it "
+            "commands work on DATABASE_URL and DATA_DIR themselves."
+        ),
+    )
+    ml_backend_token: SecretStr | None = Field(
+        None, description="Token for that backend, as `ml-backend tokens create` shows it."
+    )
+
+    @field_validator("ml_backend_url")
+    @classmethod
+    def _backend_address(cls, value: str | None) -> str | None:
+        return _checked_address(value, like="http://localhost:9090")
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of the fields; what is for clients comes last."""
+        own = [name for name in cls.model_fields if name not in ClientSettings.model_fields]
+        return own + list(ClientSettings.model_fields)
+
+
+class Settings(ClientSettings):
+    """All settings, one environment variable each (the field's name in capitals)."""
 
     port: int = Field(9090, ge=0, le=65535, description="Port that Label Studio talks to.")
     host: str = Field("127.0.0.1", description="Address to listen on; containers set 0.0.0.0.")
@@ -54,7 +80,10 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "auto",
-        description="auto, a model's name (nuclei-1, cpsam_v2, ...) or the path of a checkpoint.",
+        description=(
+            "auto, a model's name (nuclei-1, cpsam_v2, one that was trained or uploaded), a "
+            "session's id or the path of a checkpoint."
+        ),
     )
     embedder: str = Field(
         "auto",
@@ -65,6 +94,13 @@ class Settings(BaseSettings):
     )
     embedding_cache_mb: int = Field(
         1024, ge=1, description="Size of the embeddings of images kept on disk."
+    )
+    toolkit_model: str | None = Field(
+        None,
+        description=(
+            "model.py of the label-studio-ml toolkit, with :ClassName if it has several classes; "
+            "projects are then served by that class instead of MODEL."
+        ),
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     cellpose_local_models_path: Path | None = Field(
@@ -97,9 +133,27 @@ class Settings(BaseSettings):
         ),
     )
     fetch_timeout_s: float = Field(30.0, gt=0, le=600, description="Seconds to download one image.")
+    data_roots: str = Field(
+        "",
+        description=(
+            "Comma-separated folders whose files programs may name to /api/v1 (images, data sets, "
+            "checkpoints); default: none."
+        ),
+    )
+    infer_budget_s: float = Field(
+        3600.0, ge=1, le=86400, description="Seconds that a program's images may take in a request."
+    )
     max_request_mb: int = Field(256, ge=1, le=4096, description="Largest request accepted.")
+    max_model_mb: int = Field(
+        4096, ge=1, le=65536, description="Largest file of weights that people may upload."
+    )
     max_image_mb: int = Field(512, ge=1, le=65536, description="Largest image file downloaded.")
     max_image_megapixels: int = Field(150, ge=1, le=10000, description="Largest image decoded.")
+    max_dataset_mb: int = Field(
+        4096,
+        ge=1,
+        description="Largest archive of a dataset downloaded; it may unpack to four times as much.",
+    )
     image_cache_mb: int = Field(2048, ge=1, description="Size of the image cache on disk.")
     kept_results_mb: int = Field(512, ge=1, description="Size of the kept predictions.")
     engine_threads: int = Field(
@@ -165,12 +219,7 @@ class Settings(BaseSettings):
     @field_validator("label_studio_url", "engine_url")
     @classmethod
     def _http_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} needs a scheme and a host, like http://localhost:8080")
-        return value.rstrip("/")
+        return _checked_address(value, like="http://localhost:8080")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -211,7 +260,8 @@ class Settings(BaseSettings):
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return (variable, default, description) of every setting, in order."""
         rows = []
-        for name, info in cls.model_fields.items():
+        for name in cls.names():
+            info = cls.model_fields[name]
             default = (
                 "~/.local/share/label-studio-cell-backend"
                 if name == "data_dir"
@@ -222,7 +272,16 @@ class Settings(BaseSettings):
 
     def shown(self) -> dict[str, str]:
         """Return every variable with its value as a person may see it, secrets masked."""
-        return {name.upper(): _masked(getattr(self, name)) for name in type(self).model_fields}
+        return {name.upper(): _masked(getattr(self, name)) for name in self.names()}
+
+
+def _checked_address(value: str | None, *, like: str) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} needs a scheme and a host, like {like}")
+    return value.rstrip("/")
 
 
 def _masked(value: Any) -> str:
@@ -256,9 +315,25 @@ def read_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            variable = str(item["loc"][0]).upper() if item["loc"] else ""
-            text = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{variable}: {text}" if variable else text)
-        raise SettingsError("; ".join(problems)) from None
+        raise SettingsError(_explained(error)) from None
+
+
+def read_client_settings(**overrides: Any) -> ClientSettings:
+    """Read from the environment what a program needs that asks a backend, and nothing else.
+
+    Raises:
+        SettingsError: the address is none.
+    """
+    try:
+        return ClientSettings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explained(error)) from None
+
+
+def _explained(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        variable = str(item["loc"][0]).upper() if item["loc"] else ""
+        text = item["msg"].removeprefix("Value error, ")
+        problems.append(f"{variable}: {text}" if variable else text)
+    return "; ".join(problems)

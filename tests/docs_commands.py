@@ -12,6 +12,7 @@ import re
 import shlex
 import tempfile
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from typer.testing import CliRunner
 from ml_backend.bootstrap.web import build_web_app
 from ml_backend.cli import app
 from ml_backend.engines.catalogue import CELLPOSE_MODELS
+from ml_backend.service.inference_parameters import read_form_fields
+from ml_backend.service.inference_request import UPLOADS, read_json_request
 from ml_backend.settings import Settings
 from tools.label_studio_server import GUARDS_OFF
 
@@ -145,6 +148,17 @@ def check_pip(command: Command) -> None:
     assert "install -e . -c constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
+def check_export_extra(command: Command) -> None:
+    """The extra is one that the package has."""
+    assert command.words == ("pip", "install", ".[export]", "-c", "constraints.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "export" in project["optional-dependencies"]
+
+
+def check_nothing(_command: Command) -> None:
+    """Nothing can be said of it without running it, which the test does that the row names."""
+
+
 def check_copy(command: Command) -> None:
     """What is copied exists, and the example says what to fill in."""
     assert command.words == ("cp", ".env.example", ".env")
@@ -197,7 +211,8 @@ def check_curl(command: Command) -> None:
 
 def check_api(command: Command) -> None:
     """It asks the default port for a route that there is, with a body that is JSON."""
-    *options, address = (word for word in command.words[1:] if word != "-d")
+    words = _without_headers(command.words[1:])
+    *options, address = (word for word in words if word != "-d")
     body = [options.pop(), address] if address.startswith("{") else []
     if body:
         address, text = body
@@ -215,6 +230,40 @@ def check_api(command: Command) -> None:
     assert ("requestBody" in operation) == bool(body), command
     named = {parameter["name"] for parameter in operation.get("parameters", ())}
     assert set(parse_qs(parts.query)) <= named, command
+
+
+def check_infer(command: Command) -> None:
+    """It asks the default port for masks, with fields that there are."""
+    port = Settings.model_fields["port"].default
+    assert command.words[1] == f"http://localhost:{port}/api/v1/infer"
+    pairs = list(zip(command.words[2::2], command.words[3::2], strict=True))
+    forms = [value.partition("=") for option, value in pairs if option == "-F"]
+    bodies = [value for option, value in pairs if option == "-d"]
+    assert {option for option, _ in pairs} <= {"-F", "-d", "-o"}
+    assert bool(forms) != bool(bodies)
+    if bodies:
+        read_json_request(bodies[0].encode())
+    else:
+        assert {value[:1] for name, _, value in forms if name == UPLOADS} == {"@"}
+        read_form_fields((name, value) for name, _, value in forms if name != UPLOADS)
+
+
+def _without_headers(words: Sequence[str]) -> list[str]:
+    """Return curl's arguments without those about headers, which must be ones that we read."""
+    left = list(words)
+    while "-H" in left:
+        index = left.index("-H")
+        name = left[index + 1].partition(": ")[0]
+        assert name in ("Authorization", "Idempotency-Key")
+        del left[index : index + 2]
+    return left
+
+
+def check_token(command: Command) -> None:
+    """It catches what a command of ours prints in TOKEN."""
+    inner = re.fullmatch(r"TOKEN=\$\(ml-backend (.*)\)", command.text)
+    assert inner is not None
+    assert rehearse(shlex.split(inner[1])) == 0, command
 
 
 @functools.lru_cache(maxsize=1)
@@ -254,9 +303,32 @@ TABLE: Sequence[Row] = (
     Row(pattern=r"export .*", check=check_export, run_by=SERVING),
     Row(pattern=r"curl http://localhost:\d+/\w+", check=check_curl, run_by=TYPED),
     Row(
-        pattern=r"curl (-X POST )?'?http://localhost:\d+/api/v1/\S+( -d '.*')?",
+        pattern=r"curl http://localhost:\d+/api/v1/infer .*",
+        check=check_infer,
+        run_by="tests/http/test_documented_infer.py",
+    ),
+    Row(
+        pattern=(
+            r"curl (-X (POST|DELETE) )?(-H ('.*?'|\".*?\") )*'?http://localhost:\d+/api/v1/\S+"
+            r"( -d '.*')?"
+        ),
         check=check_api,
         run_by="tests/http/test_api.py",
+    ),
+    Row(
+        pattern=r"ml-backend tokens \w+.*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_tokens_command.py",
+    ),
+    Row(
+        pattern=r"TOKEN=.*",
+        check=check_token,
+        run_by="tests/unit/cli/test_tokens_command.py",
+    ),
+    Row(
+        pattern=r"ml-backend projects \w+.*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_projects_command.py",
     ),
     Row(
         pattern=r"ml-backend sessions \w+.*",
@@ -264,9 +336,14 @@ TABLE: Sequence[Row] = (
         run_by="tests/unit/cli/test_sessions_command.py",
     ),
     Row(
-        pattern=r"ml-backend versions [\w-]+.*",
+        pattern=r"ml-backend models (activate|rollback|archive|delete|changes|clean-up)\b.*",
         check=check_ml_backend,
-        run_by="tests/unit/cli/test_versions_command.py",
+        run_by="tests/unit/cli/test_model_changes_command.py",
+    ),
+    Row(
+        pattern=r"ml-backend models (list|show|download|upload|pictures)\b.*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_models_command.py",
     ),
     Row(
         pattern=r"ml-backend (embed|cluster) .*",
@@ -281,11 +358,36 @@ TABLE: Sequence[Row] = (
         check=check_label_studio,
         run_by="tools/label_studio_server.py",  # the server of the end-to-end tests
     ),
+    Row(
+        pattern=r"ml-backend export .*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_export_command.py",
+    ),
+    Row(
+        pattern=r"bioimageio (test|predict) .*",
+        check=check_nothing,
+        run_by="tests/unit/cli/test_export_command.py",
+    ),
+    Row(
+        pattern=r"unzip nuclei\.zip .*|python masks\.py .*",
+        check=check_nothing,
+        run_by="tests/unit/cli/test_export_command.py",
+    ),
+    Row(
+        pattern=r"python -m cellpose .*",
+        check=check_nothing,
+        run_by="tests/unit/service/test_cellpose_export.py",
+    ),
+    Row(
+        pattern=r"pip install '\.\[export\]' -c constraints\.txt",
+        check=check_export_extra,
+        run_by="Makefile",  # the tests' environment has it
+    ),
     Row(pattern=r"pip install \. -c constraints\.txt", check=check_pip, run_by="Makefile"),
     Row(pattern=r"cp \.env\.example \.env", check=check_copy, run_by=BY_HAND),
     Row(pattern=r"docker compose .*", check=check_compose, run_by=BY_HAND),
     Row(
-        pattern=r"ml-backend models download \w+",
+        pattern=r"ml-backend models fetch \w+",
         check=check_download,
         run_by="tests/unit/cli/test_models_command.py",
     ),
@@ -318,18 +420,15 @@ def _silent_app() -> typer.Typer:
 
 def _silent(group: typer.Typer) -> typer.Typer:
     silent = typer.Typer()
+    about: Any = group.registered_callback
+    silent.callback(invoke_without_command=about.invoke_without_command)(_silenced(about.callback))
     for command in group.registered_commands:
         function = command.callback
         assert function is not None
         silent.command(command.name or function.__name__.replace("_", "-"))(_silenced(function))
     for registered in group.registered_groups:
         inner: Any = registered.typer_instance
-        quiet = _silent(inner)
-        about = inner.registered_callback
-        quiet.callback(invoke_without_command=about.invoke_without_command)(
-            _silenced(about.callback)
-        )
-        silent.add_typer(quiet, name=registered.name)
+        silent.add_typer(_silent(inner), name=registered.name)
     return silent
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from ml_backend.domain import Task
-from ml_backend.errors import BackendError, LabelStudioError
+from ml_backend.errors import BackendError, EngineUnavailable, LabelStudioError
 from ml_backend.labelstudio.rows import BasicAuth, ConnectedBackend, ProjectInfo, Webhook
 from ml_backend.web.dependencies import EngineAnswer, EngineCall
 
@@ -46,6 +46,9 @@ class FakeEngine:
     calls: list[EngineCall] = field(default_factory=list)
     asked_answers: dict[str, EngineAnswer] = field(default_factory=dict)  # by path
     asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    looks: dict[str, bytes] = field(  # what a GET answers, by path; others are not answered
+        default_factory=lambda: {"/health": b'{"device":"cpu","depth":0,"slots":2}'}
+    )
     closed: bool = False
 
     async def predict(self, call: EngineCall) -> bytes:
@@ -64,14 +67,21 @@ class FakeEngine:
         headers: Mapping[str, str],
         budget_s: float,
     ) -> EngineAnswer:
-        """Return what a test has put into `asked_answers`, or fail as chosen."""
+        """Return what a test has put into `asked_answers`, or fail: as chosen, else as away."""
         body = (
             content if isinstance(content, bytes) else b"".join([piece async for piece in content])
         )
         self.asked.append((path, dict(headers), body))
         if self.failures:
             raise self.failures.pop(0)
+        if path not in self.asked_answers:
+            raise EngineUnavailable
         return self.asked_answers[path]
+
+    async def look(self, path: str, *, timeout_s: float) -> bytes | None:
+        """Return what a test has put into `looks`."""
+        await asyncio.sleep(min(self.delay_s, timeout_s))
+        return self.looks.get(path) if self.delay_s < timeout_s else None
 
     async def close(self) -> None:
         """Note that it was closed."""

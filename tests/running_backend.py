@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +35,14 @@ class RunningBackend:
     log: Path
     process: subprocess.Popen[bytes]
 
-    def wait_until_up(self) -> None:
-        """Wait for /health to answer 200."""
+    def wait_until_up(self, auth: tuple[str, str] | None = None) -> None:
+        """Wait for /health to answer 200; `auth` is the Basic auth that it wants."""
         deadline = time.monotonic() + START_WITHIN_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the backend ended:\n{self.log.read_text()[-4000:]}")
             try:
-                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                if httpx.get(f"{self.url}/health", auth=auth, timeout=2).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -89,7 +89,11 @@ def wait_until_gone(data_dir: Path, within_s: float = STOP_WITHIN_S) -> dict[int
 
 @contextmanager
 def running_backend(
-    folder: Path, environment: Mapping[str, str] | None = None, *, port: int | None = None
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    port: int | None = None,
+    arguments: Sequence[str] = (),
 ) -> Iterator[RunningBackend]:
     """Start `ml-backend serve` with its records in `folder`; stop it at the end.
 
@@ -97,6 +101,7 @@ def running_backend(
         folder: a second start with the same one finds the records of the first.
         environment: settings that differ from this process's.
         port: where it listens; None = any that is free.
+        arguments: of `serve`.
     """
     port = free_port() if port is None else port
     data_dir = folder / "backend-data"
@@ -104,7 +109,7 @@ def running_backend(
     settings = {"PORT": str(port), "DATA_DIR": str(data_dir), "WORKERS": "1"}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ml_backend", "serve"],
+            [sys.executable, "-m", "ml_backend", "serve", *arguments],
             env={**os.environ, **settings, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -30,6 +30,9 @@ from ml_backend.labelstudio.options import (  # noqa: E402
     OPTIONS,
     Option,
 )
+from ml_backend.model_files.architectures import RESIDUAL_UNET  # noqa: E402
+from ml_backend.recipes import ADAPTER_LEARNING_RATE  # noqa: E402
+from ml_backend.service.training_parameters import PARAMETERS  # noqa: E402
 from ml_backend.settings import Settings  # noqa: E402
 from ml_backend.web.app import STATUS_BY_CODE  # noqa: E402
 
@@ -156,11 +159,60 @@ the same program.""",
     )
 
 
+def training_parameters_page() -> str:
+    """Return the page of what a start may say of a training, ours beside the reference's."""
+    heads = ("parameter", "value", "meaning", "built-in network", "Cellpose's networks")
+    own, theirs = [], []
+    for parameter in PARAMETERS:
+        defaults = {name: _shown_default(one) for name, one in parameter.defaults().items()}
+        built_in = defaults.pop(RESIDUAL_UNET)
+        others = " / ".join(dict.fromkeys(defaults.values()))
+        both = (built_in, others if others != built_in else "the same")
+        own.append((f"`{parameter.name}`", parameter.allowed, parameter.meaning, *both))
+        if parameter.reference is not None:
+            said = _shown_default(parameter.reference.default)
+            ours = " / ".join(dict.fromkeys((built_in, *defaults.values())))
+            theirs.append((f"`{parameter.name}`", said, ours, parameter.reference.why))
+    return _page(
+        "Training parameters",
+        """\
+What a start may say of how a network is trained: in the body of `POST /api/v1/sessions`
+([API](api.md#sessions)), as options of [`ml-backend sessions start`](cli.md), and of
+`ml-backend train`. What is left away, or null, is the label config's for a
+[project](tag-options.md#options-for-training), and else the default of the network's architecture,
+here in the last columns. `GET /api/v1/training-parameters` answers the same as JSON.
+
+A value that is not allowed is refused with a sentence for each, before anything starts.""",
+        _table(heads, own)
+        + f"""
+
+Where two values stand for Cellpose's networks, the first is for `cpsam` and `cpsam_v2`, the second
+for `cpdino` and `cpdino-vitb`. With `lora_rank` above 0 the learning rate is
+{ADAPTER_LEARNING_RATE:g} unless another is given: adapters start at zero and are few.
+
+`ml-backend train` asks for 5 objects on an image (`--min-masks`), as Cellpose's own command does.
+
+## Beside the reference service
+
+People who come from the Cellpose fine-tuning service of BioEngine find its parameters under their
+names. Give its values for the same training; where ours are others, the last column says why.
+
+{_table(("parameter", "theirs", "ours", "why"), theirs)}""",
+    )
+
+
+def _shown_default(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "tag-options.md": tag_options_page,
     "cli.md": cli_page,
     "errors.md": errors_page,
+    "training-parameters.md": training_parameters_page,
 }
 """File name -> what it must hold."""
 
@@ -236,6 +288,8 @@ def _flag(name: str) -> str:
 
 
 def _kind(kind: Any, low: float | None) -> str:
+    if get_origin(kind) is list:  # an option that may be given several times
+        return f"{_kind(get_args(kind)[0], low)}, several times"
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " or ".join(str(member.value) for member in kind)
     names = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}

@@ -33,6 +33,7 @@ from ml_backend.errors import LabelStudioError, ModelError
 from ml_backend.labelstudio.learning_options import read_learning_options
 from ml_backend.labelstudio.targets import ChoicesTarget, asked_by
 from ml_backend.learning import LearningOptions, Session
+from ml_backend.model_files.version_folders import Publisher
 from ml_backend.service.project_pictures import project_pictures
 from ml_backend.settings import Settings
 from ml_backend.store.annotations import AnnotationLedger
@@ -50,7 +51,6 @@ from ml_backend.training.classification import (
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome
 from ml_backend.training.project_images import ProjectImages
-from ml_backend.training.publishing import Publisher
 from ml_backend.training.session_log import SessionLog
 
 LIBRARIES = ("numpy", "scikit-learn", "safetensors")

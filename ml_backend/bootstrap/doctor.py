@@ -9,9 +9,9 @@ import redis
 
 from ml_backend.bootstrap.images import build_fetcher
 from ml_backend.bootstrap.label_studio import configured_access
+from ml_backend.bootstrap.networks import records_for, resolver
 from ml_backend.bootstrap.records import prepare_records, secret_of
 from ml_backend.domain import Component, FetchedFile
-from ml_backend.engines.catalogue import resolve_component
 from ml_backend.engines.device_profile import open_device
 from ml_backend.engines.embedder_catalogue import resolve_embedder
 from ml_backend.errors import StoreError
@@ -30,11 +30,9 @@ def examine(settings: Settings, *, backend_url: str, project: str | None) -> lis
     fetcher = build_fetcher(settings)
 
     def resolve_model() -> Component:
-        return resolve_component(
-            settings.model,
-            models_dir=settings.cellpose_models_dir,
-            cuda=open_device(settings.device).type == "cuda",
-        )
+        device = str(open_device(settings.device))
+        database = records_for(settings, settings.model)
+        return resolver(settings, device, database)(settings.model)
 
     def fetch(url: str, task_id: int) -> FetchedFile:
         return fetcher.fetch(url, task_id=task_id, access=access)

@@ -124,7 +124,7 @@ def embed_project(
 
 
 def embedding_classifier(
-    settings: Settings, device: torch.device, run_on_device: RunOnDevice
+    cache: EmbeddingCache, device: torch.device, run_on_device: RunOnDevice
 ) -> EmbeddingClassifier:
     """Return what answers for `Choices` controls; networks of timm run on `device`."""
 
@@ -133,7 +133,7 @@ def embedding_classifier(
         return resolve_embedder(name)
 
     return EmbeddingClassifier(
-        open_embedding_cache(settings),
+        cache,
         resolve=resolve,
         open_embedder=partial(open_embedder, device=device),
         run_on_device=run_on_device,

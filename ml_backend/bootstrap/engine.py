@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -9,23 +11,33 @@ from functools import partial
 import torch
 from fastapi import FastAPI
 
-from ml_backend.bootstrap.embeddings import embedding_classifier
+from ml_backend.bootstrap.embeddings import embedding_classifier, open_embedding_cache
+from ml_backend.bootstrap.engine_readings import engine_readings
+from ml_backend.bootstrap.engine_requests import find_project, find_release
+from ml_backend.bootstrap.exports import open_exports
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
+from ml_backend.bootstrap.inference import open_inference
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.learning import default_models
 from ml_backend.bootstrap.networks import open_device_segmenter, resolver
-from ml_backend.bootstrap.records import open_database, secret_of
-from ml_backend.domain import POST_PROCESSING_REVISION, Component, ProjectKey, Release
+from ml_backend.bootstrap.project_exports import open_project_exports
+from ml_backend.bootstrap.records import MEGABYTE, open_database, secret_of
+from ml_backend.bootstrap.uploads import open_uploads
+from ml_backend.domain import POST_PROCESSING_REVISION, Component
 from ml_backend.engines.classification import is_for_choices
-from ml_backend.errors import BadRequest
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.targets import EMBEDDER_PREFIX
 from ml_backend.processes.engine import EngineApp, create_engine_app
+from ml_backend.processes.engine_export import export_router
+from ml_backend.processes.engine_infer import infer_router
+from ml_backend.processes.engine_metrics import EngineMetrics
+from ml_backend.processes.engine_uploads import uploads_router
 from ml_backend.service.activation import ActivationTools, Activator
 from ml_backend.service.ahead import Ahead
 from ml_backend.service.delivery import Delivery
 from ml_backend.service.models import ModelRegistry
 from ml_backend.service.predictions import PredictionService
+from ml_backend.service.project_export_request import PROJECT_PATH
 from ml_backend.service.releasing import Releasing
 from ml_backend.service.repair import Repairs
 from ml_backend.service.task_prediction import TaskPredictor
@@ -35,7 +47,7 @@ from ml_backend.store.deliveries import Deliveries
 from ml_backend.store.open_requests import OpenRequests
 from ml_backend.store.predictions import KeptPredictions
 from ml_backend.store.project_updates import ProjectUpdates
-from ml_backend.store.projects import Projects, parse_project
+from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Versions
 
@@ -51,9 +63,11 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
     projects, releases = Projects(database), Releases(database)
     deliveries, open_requests = Deliveries(database), OpenRequests(database)
     with ExitStack() as stack:
-        segmenter, device = stack.enter_context(open_device_segmenter(settings))
-        classifier = embedding_classifier(settings, torch.device(device), segmenter.run_on_device)
-        resolve = resolver(settings, device)
+        metrics = EngineMetrics(f"{platform.node()}:{os.getpid()}")
+        segmenter, device = stack.enter_context(open_device_segmenter(settings, observer=metrics))
+        embeddings = open_embedding_cache(settings)
+        classifier = embedding_classifier(embeddings, torch.device(device), segmenter.run_on_device)
+        resolve = resolver(settings, device, database)
 
         def prove(component: Component) -> None:
             (classifier if is_for_choices(component) else segmenter).warm(component)
@@ -69,8 +83,9 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
         )
         # looked for before the first project with Choices asks for it
         components.want(EMBEDDER_PREFIX + settings.embedder)
+        fetcher, slots = build_fetcher(settings), threads_for(settings, device)
         predictor = TaskPredictor(
-            fetcher=build_fetcher(settings),
+            fetcher=fetcher,
             decode=build_decoder(settings),
             segmenter=segmenter,
             classifier=classifier,
@@ -81,7 +96,7 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
                 KeptPredictions(database),
                 deliveries,
                 open_requests,
-                threads=threads_for(settings, device),
+                threads=slots,
             )
         )
         label_studio = partial(label_studio_of, settings, projects)
@@ -119,9 +134,37 @@ def engine_app(settings: Settings) -> Iterator[FastAPI]:
             find_release=partial(find_release, releases),
             access=partial(access_of, settings, projects),
             device=device,
+            slots=slots,
             secret=secret_of(settings.engine_secret),
+            metrics=metrics,
         )
-        yield create_engine_app(engine)
+        metrics.watch(
+            engine_readings(
+                torch.device(device),
+                depth=engine.depth,
+                service=service,
+                segmenter=segmenter,
+                fetcher=fetcher,
+                embeddings=embeddings,
+                slots=slots,
+            )
+        )
+        uploads = uploads_router(
+            open_uploads(settings, database, prove), max_bytes=settings.max_model_mb * MEGABYTE
+        )
+        inference = open_inference(
+            settings, database, fetcher=fetcher, segmenter=segmenter, resolve=resolve
+        )
+        infer = infer_router(
+            stack.enter_context(inference),
+            threads=slots,
+            max_bytes=settings.max_request_mb * MEGABYTE,
+        )
+        exports = export_router(stack.enter_context(open_exports(settings)))
+        data = export_router(
+            stack.enter_context(open_project_exports(settings, database)), path=PROJECT_PATH
+        )
+        yield create_engine_app(engine, routers=[uploads, infer, exports, data])
 
 
 def threads_for(settings: Settings, device: str) -> int:
@@ -133,28 +176,3 @@ def threads_for(settings: Settings, device: str) -> int:
     if settings.engine_threads:
         return settings.engine_threads
     return 2 if device == "cpu" else 8
-
-
-def find_project(text: str) -> ProjectKey:
-    """Return the key that str(ProjectKey) gave.
-
-    Raises:
-        BadRequest
-    """
-    origin, separator, name = text.rpartition("#")
-    parsed = parse_project(name)
-    if not separator or parsed is None:
-        raise BadRequest(f"{text[:200]!r} is not a project key.")
-    return ProjectKey(origin=origin, project_id=parsed[0], created_at=parsed[1])
-
-
-def find_release(releases: Releases, project: ProjectKey, version: str) -> Release:
-    """Return that release.
-
-    Raises:
-        BadRequest
-    """
-    release = releases.by_version(project, version)
-    if release is None:
-        raise BadRequest(f"Project {project} has no release {version[:100]!r}.")
-    return release

@@ -16,8 +16,13 @@ from ml_backend.settings import Settings
 IMAGE_LIFE_S = 60.0  # until a server is asked whether its image changed; uploads never do
 
 
-def build_fetcher(settings: Settings) -> HttpFetcher:
-    """Return the way to images: guarded, capped and cached."""
+def build_fetcher(settings: Settings, *, images_only: bool = True) -> HttpFetcher:
+    """Return the way to images: guarded, capped and cached.
+
+    Args:
+        settings: Of this process.
+        images_only: Whether web pages and JSON texts are refused.
+    """
 
     client = GuardedClient(AddressGuard(settings.allowed_hosts.split(",")))
     return HttpFetcher(
@@ -30,6 +35,7 @@ def build_fetcher(settings: Settings) -> HttpFetcher:
         ),
         timeout_s=settings.fetch_timeout_s,
         max_bytes=settings.max_image_mb * MEGABYTE,
+        images_only=images_only,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import SecretStr
 
 from ml_backend.settings import Settings
@@ -30,6 +32,21 @@ def open_database(settings: Settings, *, busy_timeout_s: float = BUSY_TIMEOUT_S)
         StoreError
     """
     return Database(settings.database_address, busy_timeout_s=busy_timeout_s)
+
+
+def existing_records(settings: Settings) -> Database | None:
+    """Return the records, brought up to date; None where nothing has made any on this machine yet.
+
+    For commands that need none, but know more where there are some.
+
+    Raises:
+        StoreError: there are some, but they cannot be read.
+    """
+    default = Path(settings.database_address.removeprefix("sqlite:///"))
+    if settings.database_url is None and not default.is_file():
+        return None
+    prepare_records(settings)
+    return open_database(settings)
 
 
 def secret_of(value: SecretStr | None) -> str | None:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ml_backend import __version__
 from ml_backend.bootstrap.classification_tools import classify_on
+from ml_backend.bootstrap.dataset_tools import train_on_dataset
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.learning import default_models, learning_defaults
 from ml_backend.bootstrap.networks import resolver
+from ml_backend.bootstrap.restarting import open_restart
 from ml_backend.bootstrap.training import models_folder
-from ml_backend.domain import Component, Image, Priority, Segmenter
-from ml_backend.engines.catalogue import file_sha256
+from ml_backend.bootstrap.training_bench import TrainingBench, component_of
+from ml_backend.datasets import is_dataset
+from ml_backend.domain import Component, Image, Segmenter
 from ml_backend.engines.cellpose import open_segmenter
 from ml_backend.engines.device_profile import open_device
-from ml_backend.engines.networks import load_network
 from ml_backend.errors import TrainingError
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.learning_options import read_learning_options
@@ -32,7 +33,8 @@ from ml_backend.labelstudio.targets import (
     asked_by,
     find_target,
 )
-from ml_backend.learning import EpochPoint, LearningOptions, Lease, Session
+from ml_backend.learning import LearningOptions, Lease, Session
+from ml_backend.model_files.version_folders import Publisher
 from ml_backend.processes.manners import take_second_place
 from ml_backend.settings import Settings
 from ml_backend.store.annotations import AnnotationLedger
@@ -43,27 +45,15 @@ from ml_backend.store.releases import Releases
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.splits import Splits
 from ml_backend.store.versions import Versions
-from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset, DatasetBuilder
-from ml_backend.training.fine_tuned import FineTuned
 from ml_backend.training.folders import DATASET
 from ml_backend.training.frozen_dataset import FrozenDataset, Keep
 from ml_backend.training.gate import judge
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome
 from ml_backend.training.prediction_authors import PredictionAuthors
-from ml_backend.training.progress import Progress
-from ml_backend.training.publishing import Publisher
-from ml_backend.training.scoring import ImageScore, score
-from ml_backend.training.segmentation import fine_tune
 from ml_backend.training.session import SessionRun, SessionTools
 from ml_backend.training.session_log import SessionLog
-
-# Medians of single images that differ more: no one scale fits all, for crops are drawn at 0.65 to
-# 1.35 times the network's own.
-LARGEST_SPREAD = 2.5
-SCORING_PATIENCE_S = 4.0  # of the ten until a process that was told to go is killed
-LIBRARIES = ("torch", "cellpose", "numpy", "safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +73,27 @@ def work_on(
     lease: Lease,
     interruption: Interruption,
     folder: Path,
+    *,
+    listener: Callable[[Mapping[str, Any]], None] = lambda _progress: None,
 ) -> Outcome:
-    """Run a session in this process; see `training.outcome.guarded` for what it raises."""
+    """Run a session in this process; see `training.outcome.guarded` for what it raises.
+
+    `listener` is told of its progress at once.
+    """
     device = open_device(settings.training_device or settings.device)
     threads = settings.training_threads
     take_second_place(device, threads=threads, gpu_share=settings.training_gpu_share)
-    journal = SessionLog(Sessions(database), lease, session)
+    journal = SessionLog(Sessions(database), lease, session, listener=listener)
+    if is_dataset(session.project):
+        return train_on_dataset(
+            settings,
+            database,
+            session,
+            journal=journal,
+            interruption=interruption,
+            folder=folder,
+            device=device,
+        )
     project, found = find_subject(database, session)
     if isinstance(found, ChoicesTarget):
         return classify_on(
@@ -161,11 +166,21 @@ class Workshop:
             TrainingError, ModelError, StoreError: as `tools`.
         """
         self._settings, self._database, self._session = settings, database, session
-        self._interruption, self._device, self._segmenter = interruption, device, segmenter
-        self._journal, self._frozen = journal, FrozenDataset(folder / DATASET)
+        self._journal, self._device, self._folder = journal, device, folder
+        self._frozen = FrozenDataset(folder / DATASET)
         self._projects, self._versions = Projects(database), Versions(database)
         self._subject = self._read_subject()
-        self._first = self._subject.target.teachers[0]  # its options decide what is served
+        first = self._subject.target.teachers[0]  # its options decide what is served
+        self._bench = TrainingBench(
+            session=session,
+            journal=journal,
+            interruption=interruption,
+            folder=folder,
+            device=device,
+            segmenter=segmenter,
+            options=first.segmentation,
+            score_threshold=first.score_threshold,
+        )
 
     def tools(self) -> SessionTools:
         """Return the tools.
@@ -175,8 +190,9 @@ class Workshop:
             ModelError: the base network is not on this machine.
             StoreError
         """
-        subject, session, journal = self._subject, self._session, self._journal
-        start = self._frozen.start() or self._first_start()
+        subject, journal = self._subject, self._journal
+        taken = self._restarted()
+        start = self._frozen.start() or taken or self._first_start()
         return SessionTools(
             dataset=partial(
                 self._frozen.load_or,
@@ -187,22 +203,14 @@ class Workshop:
             base=subject.base,
             start=start,
             served=self._served,
-            train=self._train,
-            score=self._score,
-            component_of=_component_of,
+            train=self._bench.train,
+            score=self._bench.score,
+            component_of=component_of,
             judge=judge,
             promotion=subject.options.promotion,
             publisher=Publisher(models_folder(self._settings)),
             versions=self._versions,
-            facts={
-                "project": str(session.project),
-                "parameters": session.parameters.canonical(),
-                "libraries": {
-                    "label-studio-cell-backend": __version__,
-                    **{name: importlib.metadata.version(name) for name in LIBRARIES},
-                },
-                "device": str(self._device),
-            },
+            facts=self._bench.facts(),
         )
 
     def _read_subject(self) -> Subject:
@@ -230,7 +238,7 @@ class Workshop:
         resolved = Components(self._database).resolved(requested)
         if resolved is not None and Path(resolved.path).is_file():
             return resolved
-        return resolver(self._settings, str(self._device))(requested)
+        return resolver(self._settings, str(self._device), self._database)(requested)
 
     def _served(self) -> list[Component]:
         serving = self._versions.serving(self._session.project)
@@ -240,6 +248,12 @@ class Workshop:
             if name in serving and serving[name].base_requested == self._subject.asked
         }
         return list(networks.values())
+
+    def _restarted(self) -> Component | None:
+        """Return what the session goes on from, where it goes on from another one."""
+        if self._session.restarted_from is None:
+            return None
+        return open_restart(self._settings, self._database, self._session, self._folder).start()
 
     def _first_start(self) -> Component:
         served = self._served() if self._session.parameters.from_active else []
@@ -267,7 +281,7 @@ class Workshop:
                 label_studio.prediction_version if label_studio else None,
             ),
             keep=keep,
-            on_task=lambda _done, _total: self._go_on(),
+            on_task=lambda _done, _total: self._bench.go_on(),
         )
         access = access_of(settings, self._projects, project)
         dataset = builder.build(project, self._subject.target, self._subject.options, access)
@@ -277,67 +291,5 @@ class Workshop:
         )
 
     def _count(self, image: Image) -> int:
-        self._go_on()
-        found = self._segmenter.segment(
-            image,
-            self._first.segmentation,
-            component=self._subject.base,
-            priority=Priority.BACKGROUND,
-        )
-        return len(found.scoring_at_least(self._first.score_threshold).scores)
-
-    def _go_on(self, *, patience_s: float = 0.0) -> None:
-        """Break off where that is wanted; else tell that another task or image has its turn."""
-        self._interruption.check(patience_s=patience_s)
-        self._journal.part()
-
-    def _score(self, component: Component, images: Sequence[AnnotatedImage]) -> list[ImageScore]:
-        return score(
-            self._segmenter,
-            component,
-            images,
-            self._first.segmentation,
-            score_threshold=self._first.score_threshold,
-            # in the middle of a training, breaking off loses what came after its checkpoint
-            on_image=lambda _done: self._go_on(patience_s=SCORING_PATIENCE_S),
-        )
-
-    def _train(
-        self,
-        start: Component,
-        dataset: Dataset,
-        *,
-        folder: Path,
-        on_epoch: Callable[[EpochPoint], None],
-        on_step: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-        score: Callable[[Path, float | None], tuple[float, float, float]] | None,
-    ) -> FineTuned:
-        return fine_tune(
-            load_network(start, torch.device("cpu")),
-            component=start,
-            training=dataset.training,
-            hold_out=dataset.hold_out,
-            diameter=dataset.diameter or 0.0,
-            per_image_scale=dataset.diameter_spread > LARGEST_SPREAD,
-            parameters=self._session.parameters,
-            options=self._first.segmentation,
-            folder=folder,
-            device=self._device,
-            on_epoch=on_epoch,
-            on_step=on_step,
-            should_stop=should_stop,
-            score=score,
-        )
-
-
-def _component_of(weights: Path, start: Component, diameter: float | None) -> Component:
-    """Return the network in training as a network that can be scored."""
-    return Component(
-        name="candidate",
-        architecture=start.architecture,
-        sha256=file_sha256(weights),
-        path=str(weights),
-        licence=start.licence,
-        diameter=diameter,
-    )
+        self._bench.go_on()
+        return len(self._bench.segment(image, self._subject.base).scores)

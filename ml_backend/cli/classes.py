@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ml_backend.callers import PERSON
 from ml_backend.cli.console import (
     add_row,
     begin,
@@ -78,7 +79,9 @@ def cluster(
         settings = begin("cluster")
         desks = _desks(settings)
         begun = [
-            session for session in desks.training.start(project) if _learns_classes(desks, session)
+            session
+            for session in desks.starter.start_project(project, by=PERSON)
+            if _learns_classes(desks, session)
         ]
         if not begun:
             fail("The project has no Choices tag of an image; there is nothing to cluster for.")
@@ -137,12 +140,11 @@ def write_pictures(desks: Desks, version: str, project: int | str | None, folder
 
     Raises:
         NotFound: there is no such version, or it has no pictures.
+        BadRequest: several projects have one of that name.
     """
-    from ml_backend.service.project_names import find_version
-
     name = None if project is None else str(project)
-    key = find_version(desks.projects, desks.versions, version, project=name)
-    pictures = desks.version_desk.pictures(key, version)
+    found = desks.model_desk.version(version, project=name)
+    pictures = desks.version_desk.pictures(found.project, found.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in pictures:

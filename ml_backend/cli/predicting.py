@@ -9,14 +9,19 @@ from typing import Annotated
 import typer
 
 from ml_backend.cli.console import begin, complaints, console, fail, sentences
+from ml_backend.cli.inferring import channel_numbers
 from ml_backend.errors import BackendError
 
 
-class MaskFormat(StrEnum):
-    """File formats of label images."""
+class FileFormat(StrEnum):
+    """File formats of masks."""
 
     TIF = "tif"
     PNG = "png"
+    NPY = "npy"
+    ROI = "roi"
+    GEOJSON = "geojson"
+    COCO = "coco"
 
 
 def predict(
@@ -25,7 +30,10 @@ def predict(
         Path | None, typer.Option(help="Folder for the results; default: beside each file.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A model's name or the path of a checkpoint; default: MODEL.")
+        str | None,
+        typer.Option(
+            help="A model's name, a session's id or the path of a checkpoint; default: MODEL."
+        ),
     ] = None,
     diameter: Annotated[
         float | None, typer.Option(min=1, help="Of the objects, in pixels; default: estimated.")
@@ -43,16 +51,24 @@ def predict(
     clahe: Annotated[bool, typer.Option(help="Equalise the contrast first.")] = False,
     plane: Annotated[int | None, typer.Option(min=0, help="Of a stack; 0 = first.")] = None,
     channels: Annotated[str | None, typer.Option(help="Such as 0 or 0,2; 0 = first.")] = None,
-    mask_format: Annotated[
-        MaskFormat, typer.Option("--format", help="File format of the masks.")
-    ] = MaskFormat.TIF,
+    file_format: Annotated[
+        FileFormat,
+        typer.Option(
+            "--format",
+            help="Of the masks: label images, ROIs for ImageJ, GeoJSON for QuPath, or COCO.",
+        ),
+    ] = FileFormat.TIF,
+    flows: Annotated[
+        bool, typer.Option(help="Write flows, cell probability and final positions, too.")
+    ] = False,
 ) -> None:
-    """Segment image files: a label image and an overlay picture for each."""
+    """Segment image files: masks and an overlay picture for each."""
     from rich.markup import escape
     from rich.progress import Progress
 
     from ml_backend.bootstrap.networks import file_predictor
     from ml_backend.domain import SegmentationOptions
+    from ml_backend.formats.mask_files import MaskFormat
     from ml_backend.service.file_prediction import refuse_equal_targets
 
     options = SegmentationOptions(
@@ -63,11 +79,14 @@ def predict(
         min_size=min_size,
         clahe=clahe,
         plane=plane,
-        channels=_channel_numbers(channels),
+        channels=channel_numbers(channels),
+    )
+    mask_format = (
+        MaskFormat.TIFF if file_format is FileFormat.TIF else MaskFormat(file_format.value)
     )
     failed = 0
     with sentences():
-        refuse_equal_targets(files, folder=output, mask_format=mask_format.value)
+        refuse_equal_targets(files, folder=output, mask_format=mask_format)
         settings = begin("predict")
         with (
             file_predictor(settings, model) as predictor,
@@ -79,8 +98,9 @@ def predict(
                         file,
                         options=options,
                         folder=output,
-                        mask_format=mask_format.value,
+                        mask_format=mask_format,
                         score_threshold=score_threshold,
+                        with_flows=flows,
                     )
                 except BackendError as error:
                     failed += 1
@@ -91,24 +111,12 @@ def predict(
                     )
                     continue
                 diameter_text = f"{done.segmentation.diameter:.1f}"
+                written = ", ".join(map(str, (done.masks, done.overlay, *done.flows)))
                 console.print(
-                    f"{file}: {done.count} objects, diameter {diameter_text} px -> {done.masks}, "
-                    f"{done.overlay}",
+                    f"{file}: {done.count} objects, diameter {diameter_text} px -> {written}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,
                 )
     if failed:
         fail(f"{failed} of {len(files)} files could not be segmented.")
-
-
-def _channel_numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        fail(f"--channels {text!r} is not a list of numbers such as 0 or 0,2.")
-    if any(number < 0 for number in numbers) or len(numbers) > 3:
-        fail("--channels takes one to three numbers from 0 on.")
-    return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from functools import partial
@@ -18,11 +19,21 @@ LifelineFd = Annotated[int | None, typer.Option(hidden=True)]
 ListenFd = Annotated[int | None, typer.Option(hidden=True)]
 
 
-def serve() -> None:
+def serve(
+    toolkit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL.PY[:CLASS]",
+            help="Serve this class of the label-studio-ml toolkit instead of MODEL.",
+        ),
+    ] = None,
+) -> None:
     """Run everything on this machine: web, engine and trainer."""
     from ml_backend.bootstrap.records import prepare_records
 
     with sentences():
+        if toolkit is not None:
+            os.environ["TOOLKIT_MODEL"] = toolkit  # of this process and its children
         settings = begin("serve")
         web_listener = _listen(settings, None)
         prepare_records(settings)
@@ -81,7 +92,6 @@ def web(lifeline_fd: LifelineFd = None, listen_fd: ListenFd = None) -> None:
 
 def engine(lifeline_fd: LifelineFd = None, listen_fd: ListenFd = None) -> None:
     """Run the engine alone, on HOST and PORT: it owns the device and the networks."""
-    from ml_backend.bootstrap.engine import engine_app
     from ml_backend.bootstrap.records import prepare_records
     from ml_backend.processes.engine import serve_engine
 
@@ -89,7 +99,11 @@ def engine(lifeline_fd: LifelineFd = None, listen_fd: ListenFd = None) -> None:
         settings = begin("engine", lifeline_fd)
         listener = _listen(settings, listen_fd)
         prepare_records(settings)
-        with engine_app(settings) as application:
+        if settings.toolkit_model is None:
+            from ml_backend.bootstrap.engine import engine_app as open_app
+        else:
+            from ml_backend.bootstrap.toolkit_engine import toolkit_engine_app as open_app
+        with open_app(settings) as application:
             serve_engine(application, listener)
 
 

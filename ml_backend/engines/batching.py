@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import TypeVar
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ml_backend.domain import Urgency
+from ml_backend.engines.batch_observer import BatchObserver, Nobody
 from ml_backend.engines.device_memory import free_memory, is_out_of_memory
 from ml_backend.engines.device_requests import (
     Answer,
@@ -44,8 +46,9 @@ T = TypeVar("T")
 class DeviceThread:
     """The only thread that runs networks on a device; a context manager."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, observer: BatchObserver | None = None) -> None:
         self.device = device
+        self._observer = observer or Nobody()
         self._condition = threading.Condition()
         self._requests: list[DeviceRequest] = []
         self._numbers = itertools.count()
@@ -197,6 +200,7 @@ class DeviceThread:
             stacked = np.stack([request.cut(index) for request, index in batch.tiles])
             return network.run(torch.from_numpy(stacked))
 
+        batch.started_at = time.monotonic()
         batch.answer, error = attempt(start)
         if error is not None:
             self._recover(batch, error)
@@ -212,10 +216,17 @@ class DeviceThread:
             return
         for (request, index), answer in zip(batch.tiles, answers.numpy(), strict=True):
             request.answers.put((index, answer))
+        self._observer.ran(
+            tiles=len(batch.tiles),
+            images=len({request for request, _ in batch.tiles}),
+            seconds=time.monotonic() - batch.started_at,
+        )
 
     def _recover(self, batch: Batch, error: Exception) -> None:
         requests = list(dict.fromkeys(request for request, _ in batch.tiles))
-        if is_out_of_memory(error):
+        out_of_memory = is_out_of_memory(error)
+        self._observer.failed(out_of_memory=out_of_memory)
+        if out_of_memory:
             batch.answer = None
             free_memory(self.device)
             if len(batch.tiles) > 1:

@@ -19,18 +19,21 @@ import torch
 
 from ml_backend.domain import (
     Component,
+    Flows,
     Image,
     Priority,
     Segmentation,
     SegmentationOptions,
     Urgency,
 )
+from ml_backend.engines.batch_observer import BatchObserver
 from ml_backend.engines.batching import DeviceThread
 from ml_backend.engines.catalogue import verify_component
 from ml_backend.engines.device_profile import DeviceProfile
 from ml_backend.engines.dynamics import follow_flows
+from ml_backend.engines.final_positions import final_positions
 from ml_backend.engines.flow_cache import FlowCache
-from ml_backend.engines.flow_field import FlowField, compute_flow_field
+from ml_backend.engines.flow_field import FlowField, compute_flow_field, no_flow_field
 from ml_backend.engines.instances import (
     SMALLEST_SIDE,
     BoolArray,
@@ -97,6 +100,19 @@ class CellposeSegmenter:
         """Return what the flows of recent images take."""
         return self._cache.size
 
+    @property
+    def kept_asked(self) -> tuple[int, int]:
+        """Return how often such flows were there when asked for, and how often not."""
+        return self._cache.asked
+
+    def networks(self) -> list[str]:
+        """Return the names of the networks on the device."""
+        return self._networks.names()
+
+    def waiting(self) -> int:
+        """Return how many requests have work that is not on the device yet."""
+        return self._networks.device.waiting
+
     def warm(self, component: Component) -> DeviceProfile:
         """Load, verify and try the network of `component`; return what was measured.
 
@@ -128,11 +144,47 @@ class CellposeSegmenter:
         Raises:
             ModelError, OutOfMemory, EngineError
         """
+        return self._segment(image, options, component, priority)[0]
+
+    def segment_with_flows(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        *,
+        component: Component,
+        priority: Urgency,
+    ) -> tuple[Segmentation, Flows]:
+        """Return the instances of `image` and what the network said of its pixels.
+
+        Raises:
+            ModelError, OutOfMemory, EngineError
+        """
+        segmentation, field, chosen = self._segment(image, options, component, priority)
+        positions = partial(
+            final_positions,
+            field.flows,
+            field.cell_probability,
+            chosen,
+            diameter=field.diameter,
+            follow=_follower(self._networks.device, priority),
+        )
+        return segmentation, Flows(
+            xy=field.flows, cell_probability=field.cell_probability, final_positions=positions
+        )
+
+    def _segment(
+        self,
+        image: Image,
+        options: SegmentationOptions,
+        component: Component,
+        priority: Urgency,
+    ) -> tuple[Segmentation, FlowField, InstanceOptions]:
         if options.diameter is None and component.diameter is not None:
             # a network that was fine-tuned finds objects of the size that it was fine-tuned on
             options = dataclasses.replace(options, diameter=component.diameter)
         if min(image.height, image.width) < SMALLEST_SIDE:
-            return _nothing(image, options)
+            field = no_flow_field((image.height, image.width), options.diameter)
+            return _nothing(image, options), field, _instance_options(options, field)
         key = (
             component.sha256,
             image.sha256,
@@ -143,24 +195,21 @@ class CellposeSegmenter:
         )
         compute = partial(self.compute_field, image, options, component)
         field = self._cache.get(key, compute, priority=priority)
+        chosen = _instance_options(options, field)
         found = find_instances(
             field.flows,
             field.cell_probability,
-            InstanceOptions(
-                flow_threshold=options.flow_threshold,
-                cellprob_threshold=options.cellprob_threshold,
-                iterations=options.iterations or field.steps,
-                min_size=options.min_size,
-            ),
+            chosen,
             diameter=field.diameter,
             follow=_follower(self._networks.device, priority),
         )
-        return Segmentation(
+        segmentation = Segmentation(
             labels=found.labels,
             scores=found.scores,
             diameter=field.diameter or median_diameter(found.labels),
             notes=field.notes,
         )
+        return segmentation, field, chosen
 
     def compute_field(
         self,
@@ -198,17 +247,37 @@ class CellposeSegmenter:
 
 
 def open_segmenter(
-    device: torch.device, *, max_networks: int = 2, flow_cache_mb: int = 512
+    device: torch.device,
+    *,
+    max_networks: int = 2,
+    flow_cache_mb: int = 512,
+    observer: BatchObserver | None = None,
 ) -> CellposeSegmenter:
-    """Return a segmenter on `device` that falls back to the CPU where memory runs out."""
+    """Return a segmenter on `device` that falls back to the CPU where memory runs out.
+
+    Args:
+        device: That networks run on.
+        max_networks: Kept in its memory.
+        flow_cache_mb: Memory for flows of recent images.
+        observer: Is told of every batch, on the fallback too.
+    """
 
     def cpu_networks() -> NetworkStore:
-        return NetworkStore(DeviceThread(torch.device("cpu")), max_networks=1)
+        return NetworkStore(DeviceThread(torch.device("cpu"), observer=observer), max_networks=1)
 
     return CellposeSegmenter(
-        NetworkStore(DeviceThread(device), max_networks=max_networks),
+        NetworkStore(DeviceThread(device, observer=observer), max_networks=max_networks),
         make_cpu_networks=cpu_networks,
         flow_cache_mb=flow_cache_mb,
+    )
+
+
+def _instance_options(options: SegmentationOptions, field: FlowField) -> InstanceOptions:
+    return InstanceOptions(
+        flow_threshold=options.flow_threshold,
+        cellprob_threshold=options.cellprob_threshold,
+        iterations=options.iterations or field.steps,
+        min_size=options.min_size,
     )
 
 

@@ -36,6 +36,23 @@ def _c_library() -> ctypes.CDLL | None:
         return None
 
 
+def memory_bytes(device: torch.device) -> dict[str, int]:
+    """Return the bytes of a GPU's memory by kind, {} for a device without memory of its own.
+
+    total and free are the device's, whoever uses it; reserved is what this process holds of it, and
+    allocated what of that is in use.
+    """
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "total": total,
+        "free": free,
+        "reserved": torch.cuda.memory_reserved(device),
+        "allocated": torch.cuda.memory_allocated(device),
+    }
+
+
 def free_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -59,6 +59,7 @@ class Batch:
     """Tiles of one network and size, perhaps of several requests."""
 
     tiles: list[tuple[TileRequest, int]]
+    started_at: float = 0.0  # of time.monotonic: when it was handed to the device
     answer: Tensor | None = None  # (tiles, 3, Y, X) on the device, perhaps still being computed
 
 

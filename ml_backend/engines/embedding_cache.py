@@ -72,6 +72,8 @@ class EmbeddingCache:
         self._path = path
         self._max_bytes = int(max_mb * 1e6)
         self._clock = clock
+        self._counting = threading.Lock()
+        self.asked = (0, 0)  # vectors that were there when asked for, and that were not
         # reading never waits for a write of another thread, which may wait for another process
         self._reader = _Connection(path, WAITS_TO_READ_S)
         self._writer = _Connection(path, WAITS_TO_WRITE_S)
@@ -92,7 +94,12 @@ class EmbeddingCache:
         if not wanted:
             return {}
         read = partial(self._read, keys=wanted, embedder=embedder)
-        return self._try(self._reader, read, {})
+        nothing: dict[str, FloatArray] = {}
+        found = self._try(self._reader, read, nothing)
+        with self._counting:
+            hits, misses = self.asked
+            self.asked = (hits + len(found), misses + len(wanted) - len(found))
+        return found
 
     def put_many(self, vectors: Mapping[str, FloatArray], embedder: str) -> None:
         """Keep vectors by key; what there was under a key is replaced.

@@ -37,6 +37,12 @@ class FlowCache:
         self._kept: OrderedDict[Hashable, FlowField] = OrderedDict()
         self._running: dict[Hashable, _Computation] = {}
         self._bytes = 0
+        self._hits, self._misses = 0, 0
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """Return how often a field was there or on its way, and how often it was not."""
+        return self._hits, self._misses
 
     @property
     def size(self) -> int:
@@ -59,12 +65,15 @@ class FlowCache:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
+                self._hits += 1
                 return self._kept[key]
             running = self._running.get(key)
             mine = running is None
             if running is None:
                 running = self._running[key] = _Computation(waiting=[priority])
+                self._misses += 1
             else:
+                self._hits += 1
                 running.waiting.append(priority)
         if not mine:
             return running.future.result()

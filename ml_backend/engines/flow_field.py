@@ -58,12 +58,7 @@ def compute_flow_field(
     normalised = normalise(image.pixels, clahe=options.clahe)
     shape = (image.height, image.width)
     if all(normalised.blank):
-        return FlowField(
-            flows=np.zeros((2, *shape), np.float32),
-            cell_probability=np.full(shape, -10.0, np.float32),
-            steps=STEPS,
-            diameter=options.diameter,
-        )
+        return no_flow_field(shape, options.diameter)
     channels = to_three_channels(normalised, repeat_gray=network.traits.repeat_gray)
     answer_at = partial(_answer, networks.device, network, priority=priority)
     if options.diameter is not None:
@@ -74,6 +69,16 @@ def compute_flow_field(
     else:
         scale, diameter = 1.0, None
     return _to_field(answer_at(channels, scale), shape, scale, diameter)
+
+
+def no_flow_field(shape: tuple[int, int], diameter: float | None) -> FlowField:
+    """Return the flow field of an image of `shape`, (Y, X) pixels, with nothing to see."""
+    return FlowField(
+        flows=np.zeros((2, *shape), np.float32),
+        cell_probability=np.full(shape, -10.0, np.float32),
+        steps=STEPS,
+        diameter=diameter,
+    )
 
 
 def _estimated_field(

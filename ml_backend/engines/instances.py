@@ -84,8 +84,13 @@ def find_instances(
     largest = LARGEST_SHARE * height * width
     if height * width <= WHOLE_IMAGE_PIXELS:
         return _find(flows, cell_probability, options, largest, follow)
-    overlap = max(SMALLEST_OVERLAP, int(2 * diameter) if diameter else 0)
+    overlap = overlap_for(diameter)
     return _find_in_blocks(flows, cell_probability, options, overlap=overlap, follow=follow)
+
+
+def overlap_for(diameter: float | None) -> int:
+    """Return how many pixels a block sees beyond its side, for objects of that diameter."""
+    return max(SMALLEST_OVERLAP, int(2 * diameter) if diameter else 0)
 
 
 def _nothing(shape: tuple[int, ...]) -> Instances:

@@ -83,7 +83,18 @@ class DiskCache:
             self._incoming, self._incoming_lock = open_incoming(root / "incoming")
         except OSError as error:
             raise self._cannot_write(error) from error
+        self._hits, self._misses = 0, 0
         self._total = self._evict()
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes are kept; other processes' files count from the next look."""
+        return self._total
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """Return how often a file was there when asked for, and how often it was not."""
+        return self._hits, self._misses
 
     def close(self) -> None:
         """Give back the folder for incoming files."""
@@ -92,6 +103,15 @@ class DiskCache:
 
     def find(self, key: str) -> Entry | None:
         """Return the entry of a key when its content is there and whole."""
+        entry = self._find(key)
+        with self._lock:
+            if entry is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+        return entry
+
+    def _find(self, key: str) -> Entry | None:
         try:
             raw = json.loads(self._entry_path(key).read_bytes())
             file = FetchedFile(

@@ -88,7 +88,7 @@ def decode_image(
     pixels, notes = _read(
         path, kind, plane=plane, channels=channels, max_pixels=max_megapixels * 1_000_000
     )
-    pixels, more = _to_finite(pixels)
+    pixels, more = to_finite(pixels)
     native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     return Image(pixels=np.ascontiguousarray(native), sha256=sha256, notes=(*notes, *more))
 
@@ -164,8 +164,12 @@ def _broken(kind: Kind, error: Exception) -> str:
     return f"The {kind.name} file is damaged or of an unknown kind ({reason[:120]})."
 
 
-def _to_finite(pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str]]:
-    """Return floats as finite float32, everything else as it is."""
+def to_finite(pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str]]:
+    """Return (pixels, notes): floats as finite float32, truth as 0 and 255, the rest as it is.
+
+    Raises:
+        ImageDecodeError: no pixel is finite.
+    """
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255), []
     if pixels.dtype.kind != "f":

@@ -40,6 +40,7 @@ class HttpFetcher:
         *,
         timeout_s: float,
         max_bytes: int,
+        images_only: bool = True,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Make a fetcher.
@@ -50,6 +51,7 @@ class HttpFetcher:
             cache: keeps what was downloaded.
             timeout_s: for one image, from the first connection to the last byte.
             max_bytes: the largest file that is downloaded.
+            images_only: whether web pages and JSON texts are refused.
             sleep: waits before the second attempt.
         """
         self._client = client
@@ -57,9 +59,20 @@ class HttpFetcher:
         self._cache = cache
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
+        self._images_only = images_only
         self._sleep = sleep
         self._in_flight: dict[str, Future[FetchedFile]] = {}
         self._in_flight_lock = threading.Lock()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the size of the files that are kept."""
+        return self._cache.size
+
+    @property
+    def kept_asked(self) -> tuple[int, int]:
+        """Return how often a file was kept when it was asked for, and how often it was not."""
+        return self._cache.asked
 
     def fetch(self, url: str, *, task_id: int | None, access: LabelStudioAccess) -> FetchedFile:
         """Return the file at an address of a task, from the cache when it is there and current.
@@ -173,7 +186,7 @@ class HttpFetcher:
                 if len(head) < _SNIFFED_BYTES:
                     head += chunk[:_SNIFFED_BYTES]
                 incoming.write(chunk)
-            wrong = not_an_image(head, content_type)
+            wrong = not_an_image(head, content_type) if self._images_only else None
             if wrong is not None:
                 raise ImageFetchError(refusal(access, 401) if ours and "page" in wrong else wrong)
             origin = self._cache.origin(

@@ -49,6 +49,50 @@ def read_tiff(
     return pixels, notes + more
 
 
+def read_tiff_numbers(
+    path: Path, *, plane: int | None, max_pixels: int
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """Return ((Y, X) of the file's own type, notes) of a plane as it is stored, no colours made.
+
+    For label images: a palette or a display range says nothing about the number of an object.
+
+    Args:
+        path: the file.
+        plane: 0 = first; None = first in time, middle of everything else.
+        max_pixels: the most pixels that may be decoded.
+
+    Raises:
+        ImageDecodeError: no such plane, several channels, truncated.
+        ImageTooLarge: by the header, before anything is decoded.
+        ValueError, OSError: and whatever else tifffile raises on broken bytes.
+    """
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        series = tiff.series[0]
+        axes, shape = _checked(series, max_pixels)
+        channels = planes.channel_count(axes, shape)
+        if channels != 1:
+            raise ImageDecodeError(
+                f"The TIFF file has {channels} channels, where the numbers of objects take one."
+            )
+        taken, notes = planes.choose_plane(axes, shape, plane)
+        position = planes.position(axes, shape, plane=taken, channel=0)
+        return np.array(_Pages(series, path).channel(position)), list(notes)
+
+
+def _checked(series: tifffile.TiffPageSeries, max_pixels: int) -> tuple[str, tuple[int, ...]]:
+    """Return the axes of a series and their lengths, which can be decoded.
+
+    Raises:
+        ImageDecodeError, ImageTooLarge
+    """
+    axes, shape = series.axes, tuple(series.shape)
+    if "Y" not in axes or "X" not in axes or not prod(shape):
+        raise ImageDecodeError("The TIFF file holds no two-dimensional image; save it as one.")
+    check_pixels(shape[axes.index("Y")], shape[axes.index("X")], max_pixels)
+    _check_memory(series.keyframe, max_pixels)
+    return axes, shape
+
+
 def _read_series(
     series: tifffile.TiffPageSeries,
     path: Path,
@@ -57,12 +101,8 @@ def _read_series(
     channels: tuple[int, ...] | None,
     max_pixels: int,
 ) -> tuple[npt.NDArray[Any], list[str]]:
-    axes, shape, keyframe = series.axes, tuple(series.shape), series.keyframe
-    if "Y" not in axes or "X" not in axes or not prod(shape):
-        raise ImageDecodeError("The TIFF file holds no two-dimensional image; save it as one.")
-    check_pixels(shape[axes.index("Y")], shape[axes.index("X")], max_pixels)
-    _check_memory(keyframe, max_pixels)
-
+    axes, shape = _checked(series, max_pixels)
+    keyframe = series.keyframe
     colour = tiff_colour.plan_colour(keyframe, axes, shape, is_imagej=series.kind == "imagej")
     taken_plane, notes = planes.choose_plane(axes, shape, plane)
     samples = planes.channel_count(axes, shape) - colour.hidden_samples

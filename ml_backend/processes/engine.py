@@ -1,7 +1,8 @@
 """The engine process: an HTTP server around one device.
 
-For our web processes only: `GET /health`, `POST /predict`, and what other routers add. Each call
-names its release, so engines behind a load balancer never answer for one version with another.
+For our web processes only: `GET /health`, `GET /metrics`, `POST /predict`, and what other routers
+add. Each call names its release, so engines behind a load balancer never answer for one version
+with another.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hmac
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from types import FrameType
@@ -29,10 +31,12 @@ from ml_backend.domain import (
     Release,
     Task,
 )
-from ml_backend.errors import BackendError, BadRequest
+from ml_backend.errors import BackendError, BadRequest, EngineUnavailable
 from ml_backend.labelstudio.controls import parse_label_config
+from ml_backend.processes.engine_metrics import EngineMetrics
 from ml_backend.service.predictions import PredictionRequest
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WAITING_REQUESTS = 256  # each holds one thread until its budget ends
 
 log = structlog.get_logger(__name__)
@@ -55,6 +59,7 @@ class TaskBody(BaseModel):
 
     id: int
     data: dict[str, Any]
+    row: dict[str, Any] | None = None  # all that Label Studio said of it, for toolkit classes
 
 
 class PredictBody(BaseModel):
@@ -65,6 +70,7 @@ class PredictBody(BaseModel):
     label_config: str
     tasks: list[TaskBody]
     budget_s: float = Field(gt=0, le=3600)
+    context: dict[str, Any] | None = None  # what a person draws, for toolkit classes
 
 
 class EngineApp:
@@ -78,15 +84,21 @@ class EngineApp:
         find_release: Callable[[ProjectKey, str], Release],
         access: Callable[[ProjectKey], LabelStudioAccess],
         device: str,
+        slots: int,
         secret: str | None,
+        metrics: EngineMetrics,
+        parse: Callable[[str], LabelConfig] = parse_label_config,
     ) -> None:
         self._predictions = predictions
         self._find_project = find_project
         self._find_release = find_release
         self._access = access
         self._device = device
+        self._slots = slots
         self._secret = secret
-        self._parse: Callable[[str], LabelConfig] = lru_cache(maxsize=64)(parse_label_config)
+        self.metrics = metrics
+        self.others_in_work = 0  # requests besides /predict, which counts its own tasks
+        self._parse: Callable[[str], LabelConfig] = lru_cache(maxsize=64)(parse)
 
     def predict(self, body: PredictBody) -> list[dict[str, Any]]:
         """Return Label Studio's entries, one per task; {} where there is none.
@@ -94,22 +106,33 @@ class EngineApp:
         Raises:
             BadRequest: the release is unknown.
             ConfigError: the label config cannot be served.
+            EngineUnavailable: the project serves another release by now.
         """
         project = self._find_project(body.project)
         request = PredictionRequest(
             project=project,
             release=self._find_release(project, body.release),
             config=self._parse(body.label_config),
-            tasks=[Task(id=task.id, data=task.data) for task in body.tasks],
+            tasks=[Task(id=task.id, data=task.data, row=task.row) for task in body.tasks],
             access=self._access(project),
             budget_s=body.budget_s,
+            context=body.context,
         )
         predictions = self._predictions.predict(request)
         return [{} if entry is None else entry.to_json() for entry in predictions]
 
+    def depth(self) -> int:
+        """Return how many tasks, and requests of other kinds, wait or are in work."""
+        return self._predictions.depth() + self.others_in_work
+
     def health(self) -> dict[str, Any]:
         """Return what this engine is and how much it has to do."""
-        return {"status": "UP", "device": self._device, "depth": self._predictions.depth()}
+        return {
+            "status": "UP",
+            "device": self._device,
+            "depth": self.depth(),
+            "slots": self._slots,
+        }
 
     def allows(self, authorization: str | None) -> bool:
         """Return whether a request with this header comes from our web process."""
@@ -129,16 +152,31 @@ def create_engine_app(engine: EngineApp, *, routers: Sequence[APIRouter] = ()) -
     ) -> Response:
         if not engine.allows(request.headers.get("authorization")):
             return _json({"code": "request.unauthorized"}, 401)
-        return await call_next(request)
+        started = time.monotonic()
+        is_other = request.method == "POST" and request.url.path != "/predict"
+        engine.others_in_work += is_other
+        try:
+            answer = await call_next(request)
+        finally:
+            engine.others_in_work -= is_other
+        route = getattr(request.scope.get("route"), "path", "other")
+        engine.metrics.count_request(route, answer.status_code, time.monotonic() - started)
+        return answer
 
     @app.exception_handler(BackendError)
     async def refused(_: Request, error: BackendError) -> Response:
         status = 400 if isinstance(error, BadRequest) else 422
+        if isinstance(error, EngineUnavailable):
+            status = 503  # so that it is asked again
         return _json({"code": error.code, "message": error.message}, status)
 
     @app.get("/health")
     async def health() -> Response:
         return _json(engine.health(), 200)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(engine.metrics.render(), media_type=METRICS_TYPE)
 
     @app.post("/predict")
     async def predict(body: PredictBody) -> Response:

@@ -203,7 +203,7 @@ class Activator:
             for version in self._versions_of(activation):
                 if version.component == component:
                     self._own.versions.set_state(
-                        activation.project, version.name, VersionState.REFUSED, error.message
+                        version.project, version.name, VersionState.REFUSED, error.message
                     )
             raise _Refused(error.message) from error
 
@@ -280,7 +280,7 @@ class Activator:
             for version in self._versions_of(activation):
                 if version.state is not VersionState.REFUSED:  # that says why already
                     self._own.versions.set_state(
-                        activation.project,
+                        version.project,
                         version.name,
                         version.state,
                         message=_without_failure(version) + FAILURE + error.message,
@@ -290,16 +290,24 @@ class Activator:
 
     def _note_published(self, project: ProjectKey, change: Change) -> None:
         served = change.overrides.keys() & change.components.keys()
-        for name in sorted({change.overrides[control].version_name for control in served}):
-            version = self._own.versions.get(project, name)
+        for serving in {change.overrides[control] for control in served}:
+            version = self._own.versions.get(
+                serving.version_project or project, serving.version_name
+            )
             if version is not None:
                 self._own.versions.set_state(
-                    project, name, VersionState.PUBLISHED, message=_without_failure(version)
+                    version.project,
+                    version.name,
+                    VersionState.PUBLISHED,
+                    message=_without_failure(version),
                 )
 
     def _versions_of(self, activation: Activation) -> list[Version]:
-        names = {origin.version_name for origin in activation.origins.values()}
-        found = (self._own.versions.get(activation.project, name) for name in sorted(names))
+        named = {
+            (origin.version_project or activation.project, origin.version_name)
+            for origin in activation.origins.values()
+        }
+        found = (self._own.versions.get(project, name) for project, name in named)
         return [version for version in found if version is not None]
 
     def _watch(self) -> None:

@@ -56,7 +56,7 @@ def change_for(
     }
     others = {
         name: f"The control {name} asks for {asked_by(controls[name])} by now, and "
-        f"{serving.version_name} was trained for {serving.base_requested}"
+        f"{serving.version_name} was {_meant(serving)} for {serving.base_requested}"
         for name, serving in servings.items()
         if serving.base_requested != asked_by(controls[name])
     }
@@ -81,6 +81,10 @@ def change_for(
     )
 
 
+def _meant(serving: Serving) -> str:
+    return "trained" if serving.version_project is None else "activated"
+
+
 def _serving(activation: Activation, control: str, asked_now: str) -> Serving:
     component, origin = activation.components[control], activation.origins.get(control)
     if origin is None:
@@ -89,4 +93,5 @@ def _serving(activation: Activation, control: str, asked_now: str) -> Serving:
         component=component,
         base_requested=asked_now if origin.base_requested is None else origin.base_requested,
         version_name=origin.version_name,
+        version_project=origin.version_project,
     )

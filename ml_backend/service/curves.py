@@ -22,6 +22,11 @@ INK, FAINT, GRID = (40, 40, 40), (110, 110, 110), (226, 226, 226)
 BLUE, ORANGE, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 138, 100), (170, 80, 140)
 """Colours that people with any colour vision can tell apart (Okabe and Ito)."""
 
+PIXELS = ("pixel_precision", "pixel_recall", "pixel_f1", "pixel_iou")
+"""The names of `EpochPoint.pixels`."""
+
+_SHOWN_PIXELS = ((0, "precision", BLUE), (1, "recall", GREEN), (3, "IoU", PURPLE))
+
 _Colour = tuple[int, int, int]
 _Box = tuple[int, int, int, int]
 
@@ -29,18 +34,22 @@ _Box = tuple[int, int, int, int]
 def curves_json(points: Sequence[EpochPoint]) -> dict[str, dict[str, float | int | None]]:
     """Return the curves keyed by epoch, {} before the first has ended.
 
-    A value that was not measured in that epoch, or is no number, is None.
+    A value that was not measured in that epoch, or is no number, is None. Scores of pixels are
+    there where there is a test set.
     """
-    return {str(point.epoch): _values(point) for point in points}
+    with_pixels = any(point.pixels for point in points)
+    return {str(point.epoch): _values(point, with_pixels=with_pixels) for point in points}
 
 
-def _values(point: EpochPoint) -> dict[str, float | int | None]:
+def _values(point: EpochPoint, *, with_pixels: bool) -> dict[str, float | int | None]:
     precision: Sequence[float | None] = point.precision or (None, None, None)
+    pixels: Sequence[float | None] = point.pixels or (None, None, None, None)
     numbers = {
         "loss": point.loss,
         "lr": point.learning_rate,
         "val_loss": point.validation_loss,
         **dict(zip(("ap50", "ap75", "ap90"), precision, strict=True)),
+        **(dict(zip(PIXELS, pixels, strict=True)) if with_pixels else {}),
         "seconds": point.seconds,
     }
     finite = {name: value if _is_number(value) else None for name, value in numbers.items()}
@@ -51,7 +60,7 @@ def curves_title(session: Session) -> str:
     """Return the line above the picture of a session's curves."""
     parts = (
         f"Session {session.id}",
-        f"project {session.project.project_id}",
+        session.dataset or f"project {session.project.project_id}",
         ", ".join(session.controls),
         session.version or session.state,
     )
@@ -75,7 +84,8 @@ class _Panel:
 def curves_picture(points: Sequence[EpochPoint], *, title: str) -> bytes:
     """Return a PNG of loss, precision on the hold-out and learning rate over the epochs.
 
-    Precision is left out where it was never measured. Without points the picture says so.
+    Precision, and what a test set says, is left out where it was never measured. Without points
+    the picture says so.
     """
     points = sorted(points, key=lambda point: point.epoch)
     panels = list(_panels(points))
@@ -121,6 +131,16 @@ def _panels(points: Sequence[EpochPoint]) -> Iterator[_Panel]:
             )
         ]
         yield _Panel(title="precision on the hold-out", lines=lines, axis=Axis.unit())
+    if any(point.pixels for point in points):
+        lines = [
+            _Line(
+                name=name,
+                colour=colour,
+                values=[point.pixels[at] if point.pixels else None for point in points],
+            )
+            for at, name, colour in _SHOWN_PIXELS
+        ]
+        yield _Panel(title="pixels of objects in the test set", lines=lines, axis=Axis.unit())
     rates = [point.learning_rate for point in points]
     yield _Panel(
         title="learning rate",

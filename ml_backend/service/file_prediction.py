@@ -1,32 +1,33 @@
-"""Masks for image files, without Label Studio: label images and overlay pictures on disk."""
+"""Masks for image files, without Label Studio: files of other programs, and overlay pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import cv2
-import numpy as np
-import numpy.typing as npt
-import tifffile
+from typing import BinaryIO
 
 from ml_backend.domain import (
     Component,
     FetchedFile,
-    LabelImage,
+    Flows,
+    FlowSegmenter,
     Priority,
     Segmentation,
     SegmentationOptions,
-    Segmenter,
 )
 from ml_backend.errors import BadRequest, ImageDecodeError, ImageError
+from ml_backend.formats.label_png import write_picture_png
+from ml_backend.formats.mask_files import FILE_KINDS, MaskFormat, write_masks
+from ml_backend.service.flow_files import FLOW_ENDINGS, write_flow_files
 from ml_backend.service.overlay import draw_outlines
 from ml_backend.service.task_prediction import Decoder
 
-PNG_MOST = 65535  # instances that fit a 16-bit PNG
+_OVERLAY = "_overlay.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class FilePrediction:
     source: Path
     masks: Path
     overlay: Path
+    flows: tuple[Path, ...]  # empty = not asked for
     segmentation: Segmentation
 
     @property
@@ -49,7 +51,7 @@ class FilePredictor:
     """Segments files one after the other."""
 
     decode: Decoder
-    segmenter: Segmenter
+    segmenter: FlowSegmenter
     component: Component
 
     def predict(
@@ -58,31 +60,60 @@ class FilePredictor:
         *,
         options: SegmentationOptions,
         folder: Path | None,
-        mask_format: str,
+        mask_format: MaskFormat,
         score_threshold: float = 0.0,
+        with_flows: bool = False,
     ) -> FilePrediction:
-        """Write `<name>_masks.<format>` and `<name>_overlay.png`, beside the file or in `folder`.
+        """Write `<name>_masks.tif` (or as the format has it) and `<name>_overlay.png`.
 
-        Instances that score less than `score_threshold` (0..1) are left out.
+        Args:
+            source: The image file.
+            options: How it is segmented.
+            folder: For the results; None = beside the file.
+            mask_format: Of the masks.
+            score_threshold: 0..1; instances that score less are left out.
+            with_flows: Whether `<name>_flows_...` are written, too.
 
         Raises:
             ImageError: the file cannot be used, or the results cannot be written.
             ModelError, EngineError
         """
-        image = self.decode(_local_file(source), plane=options.plane, channels=options.channels)
-        segmentation = self.segmenter.segment(
-            image, options, component=self.component, priority=Priority.INTERACTIVE
-        ).scoring_at_least(score_threshold)
-        masks, overlay = _targets(source, folder, mask_format)
-        write_label_image(masks, segmentation.labels)
-        picture = draw_outlines(image.pixels, segmentation.labels)
-        _write_atomically(overlay, lambda path: _write_png(path, picture[..., ::-1]))
+        image = self.decode(local_file(source), plane=options.plane, channels=options.channels)
+        flows: Flows | None = None
+        if with_flows:
+            found, flows = self.segmenter.segment_with_flows(
+                image, options, component=self.component, priority=Priority.INTERACTIVE
+            )
+        else:
+            found = self.segmenter.segment(
+                image, options, component=self.component, priority=Priority.INTERACTIVE
+            )
+        found = found.scoring_at_least(score_threshold)
+        masks, overlay, *flow_paths = _targets(source, folder, mask_format, with_flows=with_flows)
+        image_name = source.name.encode("utf-8", "replace").decode()
+        _write_atomically(
+            masks, lambda file: write_masks(file, mask_format, found, image_name=image_name)
+        )
+        picture = draw_outlines(image.pixels, found.labels)
+        _write_atomically(overlay, lambda file: write_picture_png(file, picture))
+        if flows is not None:
+            # anonymous files on the disk where they will lie
+            files = write_flow_files(flows, masks.parent)
+            for path, (_, file) in zip(flow_paths, files, strict=True):
+                file.seek(0)
+                _write_atomically(path, partial(shutil.copyfileobj, file))
         return FilePrediction(
-            source=source, masks=masks, overlay=overlay, segmentation=segmentation
+            source=source,
+            masks=masks,
+            overlay=overlay,
+            flows=tuple(flow_paths),
+            segmentation=found,
         )
 
 
-def refuse_equal_targets(files: Sequence[Path], *, folder: Path | None, mask_format: str) -> None:
+def refuse_equal_targets(
+    files: Sequence[Path], *, folder: Path | None, mask_format: MaskFormat
+) -> None:
     """Check that no file's results would replace another's.
 
     Raises:
@@ -90,7 +121,7 @@ def refuse_equal_targets(files: Sequence[Path], *, folder: Path | None, mask_for
     """
     sources: dict[Path, Path] = {}
     for source in files:
-        for target in _targets(source.absolute(), folder, mask_format):
+        for target in _targets(source.absolute(), folder, mask_format, with_flows=False):
             other = sources.setdefault(target, source)
             if other is not source:
                 raise BadRequest(
@@ -99,13 +130,21 @@ def refuse_equal_targets(files: Sequence[Path], *, folder: Path | None, mask_for
                 )
 
 
-def _targets(source: Path, folder: Path | None, mask_format: str) -> tuple[Path, Path]:
-    """Return where the masks and the overlay of a file go."""
+def _targets(
+    source: Path, folder: Path | None, mask_format: MaskFormat, *, with_flows: bool
+) -> list[Path]:
+    """Return where the masks, the overlay and the flows of a file go."""
+    endings = [FILE_KINDS[mask_format].ending, _OVERLAY, *(FLOW_ENDINGS if with_flows else ())]
     target = folder or source.parent
-    return target / f"{source.stem}_masks.{mask_format}", target / f"{source.stem}_overlay.png"
+    return [target / f"{source.stem}{ending}" for ending in endings]
 
 
-def _local_file(path: Path) -> FetchedFile:
+def local_file(path: Path) -> FetchedFile:
+    """Return a file of this machine as one that was fetched.
+
+    Raises:
+        ImageDecodeError: it cannot be read.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -113,38 +152,14 @@ def _local_file(path: Path) -> FetchedFile:
     return FetchedFile(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
-def write_label_image(path: Path, labels: LabelImage) -> None:
-    """Write `labels`, (Y, X) int32, as a 16-bit (TIFF: 32-bit where needed) label image.
-
-    Raises:
-        ImageError: more instances than a 16-bit PNG can number, or it cannot be written.
-    """
-    count = int(labels.max(initial=0))
-    if path.suffix == ".png":
-        if count > PNG_MOST:
-            raise ImageError(f"{count} instances do not fit a 16-bit PNG; use --format tif.")
-        _write_atomically(path, lambda aside: _write_png(aside, labels.astype(np.uint16)))
-        return
-    kind = np.uint16 if count <= PNG_MOST else np.uint32
-    _write_atomically(
-        path, lambda aside: tifffile.imwrite(aside, labels.astype(kind), compression="zlib")
-    )
-
-
-def _write_png(path: Path, picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    encoded, data = cv2.imencode(".png", picture)
-    if not encoded:
-        raise ImageError(f"{path.name} could not be encoded as PNG.")
-    path.write_bytes(data.tobytes())
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write aside, then rename: an interrupted run leaves no half file."""
     aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write(aside)
+            with aside.open("w+b") as file:
+                write(file)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)

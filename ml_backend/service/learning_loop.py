@@ -177,7 +177,9 @@ class LearningLoop:
         now = self._clock()
         if now < self._not_before.get(session.id, now):
             return
-        if session.started_at is None:
+        # a person knows what a dataset or a checkpoint has to give; Label Studio need not be asked
+        is_project_news = session.dataset is None and session.restarted_from is None
+        if session.started_at is None and is_project_news:
             if not self._is_looked_at(session, now):
                 return
             reason = self._planner.why_not_to_run(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -38,6 +39,18 @@ class Worked:
     projects: frozenset[ProjectKey]  # that they belong to
 
 
+class KeepsForFit(Protocol):
+    """Has events wait for a toolkit class, besides what the ledger makes of them."""
+
+    def wants(self, action: str) -> bool:
+        """Return whether the class wants events of this kind."""
+        ...
+
+    def keep(self, job: str, project: ProjectKey, message: str) -> None:
+        """Have an event wait; `message` says what the ledger made of it."""
+        ...
+
+
 class EventLedger:
     """Takes events in the order they came; working on one twice does no harm."""
 
@@ -46,16 +59,25 @@ class EventLedger:
         events: Events,
         projects: Projects,
         ledger: AnnotationLedger,
-        planner: Planner,
+        planner: Planner | None,
         *,
         label_studio_url: str | None = None,
+        fits: KeepsForFit | None = None,
     ) -> None:
-        """Prepare it; `label_studio_url` is the origin of projects that nothing else names."""
+        """Prepare it.
+
+        Args:
+            events, projects, ledger: The records.
+            planner: Queues the sessions that people ask for; None where a toolkit class is served.
+            label_studio_url: Origin of projects that nothing else names.
+            fits: Where a toolkit class is served: has its events wait.
+        """
         self._events = events
         self._projects = projects
         self._ledger = ledger
         self._planner = planner
         self._label_studio_url = label_studio_url
+        self._fits = fits
 
     def work(self, limit: int = 100) -> Worked:
         """Work on the oldest events that nobody has worked on.
@@ -102,8 +124,10 @@ class EventLedger:
             self._done(event, "It names no project, so nothing follows from it.")
             return None
         project = self._key(said.project, event.origin, known)
-        if isinstance(said, TrainingWanted):
-            self._train(event, said, project)
+        if self._fits is not None and self._fits.wants(event.action):
+            self._fits.keep(event.job, project, self._note(said, project, event))
+        elif isinstance(said, TrainingWanted) and self._planner is not None:
+            self._train(event, said, project, self._planner)
         else:
             self._done(event, self._note(said, project, event))
         return project
@@ -129,11 +153,15 @@ class EventLedger:
                 sentence = f"{len(said.task_ids)} tasks left, {gone} annotations with them."
             case ProjectUpdated():
                 sentence = "The project's settings were saved; its label config comes by /setup."
+            case TrainingWanted():
+                sentence = "A training is wanted."
             case _:
                 sentence = "This kind of event means nothing here."
         return " ".join([sentence, *said.problems])
 
-    def _train(self, event: Event, said: TrainingWanted, project: ProjectKey) -> None:
+    def _train(
+        self, event: Event, said: TrainingWanted, project: ProjectKey, planner: Planner
+    ) -> None:
         if said.is_hint and said.project is not None:
             self._done(
                 event,
@@ -142,7 +170,7 @@ class EventLedger:
                 "training policy decides; set it to 0 to train with the Start Training button.",
             )
             return
-        sessions = self._planner.request(project, Trigger.START_TRAINING)
+        sessions = planner.request(project, Trigger.START_TRAINING)
         self._events.finish(
             event.job,
             EventState.DONE,

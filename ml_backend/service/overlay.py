@@ -48,12 +48,13 @@ def draw_outlines(pixels: Pixels, labels: LabelImage) -> npt.NDArray[np.uint8]:
     as_float = labels.astype(np.float32)  # OpenCV has no morphology for 32-bit integers
     differs = cv2.dilate(as_float, kernel) != cv2.erode(as_float, kernel)
     border = differs & (labels > 0)
-    colours = np.array(
-        [(0, 0, 0), *(_colour(number) for number in range(1, int(labels.max(initial=0)) + 1))],
-        np.uint8,
-    )
-    picture[border] = colours[labels[border]]
+    picture[border] = colours_of(int(labels.max(initial=0)))[labels[border]]
     return picture
+
+
+def colours_of(count: int) -> npt.NDArray[np.uint8]:
+    """Return (count + 1, 3) RGB, a colour for each instance; that of the background is black."""
+    return np.array([(0, 0, 0), *(_colour(number) for number in range(1, count + 1))], np.uint8)
 
 
 def _colour(number: int) -> tuple[int, int, int]:

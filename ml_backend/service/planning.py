@@ -1,26 +1,32 @@
-"""Decides which training sessions there shall be, and which of them have anything to learn."""
+"""Decides which training sessions of projects there shall be."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ml_backend.domain import DefaultModels, LabelConfig, ProjectKey
-from ml_backend.errors import BadRequest, ConfigError
-from ml_backend.labelstudio.learning_options import read_learning_options
+from ml_backend.errors import BadRequest, ConfigError, Conflict, TrainingError
 from ml_backend.labelstudio.targets import (
     AnyTarget,
     ChoicesTarget,
-    find_target,
     requested_by,
-    subject_of,
-    targets_of,
 )
-from ml_backend.learning import LearningOptions, Session, SessionState, Trigger, TriggerPolicy
-from ml_backend.service.change_counter import TASK_HASHES, ChangeCounter, count_changed, learned_by
+from ml_backend.learning import (
+    LearningOptions,
+    Session,
+    SessionState,
+    TrainingParameters,
+    Trigger,
+    TriggerPolicy,
+)
+from ml_backend.recipes import recipe_for
+from ml_backend.service.change_counter import ChangeCounter
+from ml_backend.service.news import News
+from ml_backend.service.plans import Plan, Plans
 from ml_backend.service.policy import LOOK_AGAIN_S, Decision, PolicyFacts, decide
 from ml_backend.store.annotations import AnnotationLedger
 from ml_backend.store.components import Components
@@ -28,20 +34,13 @@ from ml_backend.store.projects import Projects
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.versions import Versions
 
-SUBJECT = "subject"
-SAME_AS = "same_as"
-"""Keys of a session's manifest: what it learned, and which session had learned it before."""
-
-_CONFIGS_KEPT = 64
-
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a project's label config says about learning."""
+class Wishes:
+    """What a person wants of a training, other than what is usual for its subject."""
 
-    options: LearningOptions
-    config: LabelConfig
-    targets: tuple[AnyTarget, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainingParameters
+    label: str | None = None  # a word of the person's own
 
 
 class Planner:
@@ -70,32 +69,46 @@ class Planner:
             clock: Seconds since the epoch.
         """
         self._models = models
-        self._projects = projects
         self._ledger = ledger
         self._sessions = sessions
-        self._versions = versions
         self._components = components
         self._clock = clock
         self._changes = ChangeCounter(ledger, sessions)
-
-        def read(label_config: str) -> Plan:
-            config = parse(label_config)
-            options, _ = read_learning_options(label_config, defaults)
-            return Plan(options=options, config=config, targets=targets_of(config))
-
-        self._read = lru_cache(maxsize=_CONFIGS_KEPT)(read)
+        self._plans = Plans(projects, parse, defaults)
+        self._news = News(
+            self._plans,
+            models=models,
+            ledger=ledger,
+            sessions=sessions,
+            versions=versions,
+            components=components,
+        )
 
     def request(
-        self, project: ProjectKey, trigger: Trigger, *, owner: str | None = None
+        self,
+        project: ProjectKey,
+        trigger: Trigger,
+        *,
+        owner: str | None = None,
+        wishes: Wishes | None = None,
     ) -> list[Session]:
         """Queue a session for each of a project's networks, whatever the policy says.
 
+        One that is queued already is returned instead of a second.
+
+        Args:
+            project: To be trained.
+            trigger: What asks for it.
+            owner: Name of the token that asks.
+            wishes: What the caller wants other than the label config says.
+
         Raises:
-            BadRequest: the project is unknown.
+            BadRequest: the project is unknown, or a network cannot be trained so.
+            Conflict: one that is queued already does not do as the caller wishes.
             ConfigError: its label config has nothing to train.
             StoreError
         """
-        plan = self._plan(project)
+        plan = self._plans.of(project)
         if plan is None:
             raise BadRequest(
                 f"Project {project.project_id} is unknown here; connect it with `ml-backend "
@@ -106,7 +119,40 @@ class Planner:
                 f"Project {project.project_id} has nothing to train: none of its controls "
                 "outlines objects or chooses classes."
             )
-        return [self._queue(project, target, plan, trigger, owner) for target in plan.targets]
+        if wishes is None:
+            return [self._queue(project, target, plan, trigger, owner) for target in plan.targets]
+        parameters = replace(plan.options.parameters, **wishes.parameters)
+        for target in plan.targets:
+            self._check(target, parameters)
+        for waiting in self._sessions.find(project, SessionState.QUEUED, with_manifests=False):
+            if any(set(target.names) == set(waiting.controls) for target in plan.targets):
+                _require_as_wished(waiting, parameters, wishes)
+        begun = [
+            self._sessions.request(
+                project,
+                controls=target.names,
+                trigger=trigger,
+                parameters=parameters,
+                owner=owner,
+                label=wishes.label,
+            )
+            for target in plan.targets
+        ]
+        for session in begun:  # one may have been queued since the look above
+            _require_as_wished(session, parameters, wishes)
+        return begun
+
+    def _check(self, target: AnyTarget, parameters: TrainingParameters) -> None:
+        """Refuse what a network cannot be trained with, where it is known already which it is.
+
+        Raises:
+            BadRequest, StoreError
+        """
+        if isinstance(target, ChoicesTarget):
+            return
+        base = self._components.resolved(requested_by(target.controls[0], self._models))
+        if base is not None:
+            check_recipe(base.architecture, parameters)
 
     def consider(self, project: ProjectKey) -> Decision:
         """Queue sessions where the policy says so; return the decision, the soonest of several.
@@ -118,7 +164,7 @@ class Planner:
             train=False, reason="There is nothing to train.", look_again_in_s=LOOK_AGAIN_S
         )
         try:
-            plan = self._plan(project)
+            plan = self._plans.of(project)
         except ConfigError:
             return idle  # people see why in Label Studio; /setup refuses it
         if plan is None or not plan.targets:
@@ -137,27 +183,10 @@ class Planner:
     def why_not_to_run(self, session: Session) -> str | None:
         """Return a sentence when a queued session has nothing to learn, None when it shall run.
 
-        A session that has run before goes on in any case.
-
         Raises:
             StoreError
         """
-        if session.started_at is not None:
-            return None
-        hashes = self._ledger.task_hashes(session.project)
-        if not hashes and self._can_cluster(session):
-            return None
-        if not hashes:
-            return "Nobody has annotated a task of this project yet, so there is nothing to learn."
-        last = self._sessions.last_ended(session.project, session.controls)
-        if last is None or not self._learned_the_same(session, last, hashes):
-            return None
-        origin = self._origin_of(last)
-        made = f", which made {origin.version}" if origin.version else ""
-        return (
-            f"No annotation has changed since session {origin.id}{made}; nothing was trained. "
-            "Annotate more tasks or change a training option first."
-        )
+        return self._news.why_not_to_run(session)
 
     def manifest_of_unchanged(self, session: Session) -> dict[str, object]:
         """Return the manifest of a session that does not run because nothing changed.
@@ -165,58 +194,7 @@ class Planner:
         Raises:
             StoreError
         """
-        last = self._sessions.last_ended(session.project, session.controls)
-        if last is None:
-            return {}
-        kept = {
-            name: last.manifest[name] for name in (TASK_HASHES, SUBJECT) if name in last.manifest
-        }
-        return {**kept, SAME_AS: self._origin_of(last).id}
-
-    def _can_cluster(self, session: Session) -> bool:
-        """Return whether a session makes clusters of images that nobody has labelled."""
-        try:
-            plan = self._plan(session.project)
-        except ConfigError:
-            return True  # the session says what is wrong with it
-        target = None if plan is None else find_target(plan.config, session.controls)
-        return isinstance(target, ChoicesTarget) and target.shape is None
-
-    def _learned_the_same(self, session: Session, last: Session, hashes: Mapping[int, str]) -> bool:
-        if last.state is not SessionState.COMPLETED:
-            return False  # people who ask again want another try
-        learned = learned_by(last)
-        if learned is None or count_changed(learned, hashes):
-            return False
-        if last.parameters != session.parameters:
-            return False
-        try:
-            plan = self._plan(session.project)
-        except ConfigError:
-            return False  # the session says what is wrong with it
-        target = None if plan is None else find_target(plan.config, session.controls)
-        if plan is None or target is None:
-            return False
-        if SUBJECT in last.manifest and last.manifest[SUBJECT] != subject_of(target, plan.options):
-            return False
-        return self._has_same_base(self._origin_of(last), target)
-
-    def _has_same_base(self, origin: Session, target: AnyTarget) -> bool:
-        """Return whether a session started from the network that the target names now."""
-        if origin.version is None or origin.parameters.from_active:
-            return True
-        version = self._versions.get(origin.project, origin.version)
-        resolution = self._components.resolution(requested_by(target.controls[0], self._models))
-        if version is None or resolution is None or resolution.component is None:
-            return True
-        return version.parent == resolution.component.name
-
-    def _origin_of(self, session: Session) -> Session:
-        """Return the session that learned what this one found unchanged."""
-        same_as = session.manifest.get(SAME_AS)
-        if not isinstance(same_as, str):
-            return session
-        return self._sessions.get(same_as, with_manifest=False) or session
+        return self._news.manifest_of_unchanged(session)
 
     def _decide(
         self,
@@ -264,14 +242,25 @@ class Planner:
             owner=owner,
         )
 
-    def _plan(self, project: ProjectKey) -> Plan | None:
-        """Return what a project's label config says, None for a project that is unknown.
 
-        Raises:
-            ConfigError
-        """
-        found = self._projects.get(project)
-        return None if found is None else self._read(found.label_config)
+def check_recipe(architecture: str, parameters: TrainingParameters) -> None:
+    """Refuse parameters that networks of an architecture cannot be trained with.
+
+    Raises:
+        BadRequest
+    """
+    try:
+        recipe_for(architecture, parameters, images=1)
+    except TrainingError as error:
+        raise BadRequest(error.message) from error
+
+
+def _require_as_wished(session: Session, parameters: TrainingParameters, wishes: Wishes) -> None:
+    if session.parameters != parameters or session.label != wishes.label:
+        raise Conflict(
+            f"Session {session.id} of the same controls waits already, with other parameters or "
+            "another label; stop that one first, or start without any."
+        )
 
 
 def _nothing_known(now: float) -> PolicyFacts:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import structlog
 
@@ -20,9 +21,10 @@ from ml_backend.domain import (
     ProjectKey,
     Release,
     Task,
+    Urgency,
 )
 from ml_backend.errors import BackendError, StoreError
-from ml_backend.service.task_prediction import TaskPredictor, input_hash
+from ml_backend.service.task_prediction import input_hash
 from ml_backend.service.work_queue import Job, WorkQueue
 from ml_backend.store.deliveries import Deliveries
 from ml_backend.store.open_requests import OpenRequests
@@ -37,6 +39,26 @@ SAVING_GRACE_S = 15.0  # after our answer, until Label Studio has surely stored 
 log = structlog.get_logger(__name__)
 
 
+class PredictsTasks(Protocol):
+    """Predicts one task; safe to call from many threads."""
+
+    def predict(
+        self,
+        task: Task,
+        *,
+        release: Release,
+        config: LabelConfig,
+        access: LabelStudioAccess,
+        priority: Urgency,
+    ) -> Prediction:
+        """Return the prediction of `task` by `release`.
+
+        Raises:
+            BackendError: there is none now; the task is tried again later.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictionRequest:
     """What Label Studio asked for in one request."""
@@ -47,6 +69,7 @@ class PredictionRequest:
     tasks: Sequence[Task]
     access: LabelStudioAccess
     budget_s: float  # seconds from now until the answer must be there
+    context: Mapping[str, Any] | None = None  # what a person draws, for toolkit classes
 
     def key(self, task: Task) -> PredictionKey:
         """Return what the prediction of `task` is kept under."""
@@ -84,7 +107,7 @@ class PredictionService:
 
     def __init__(
         self,
-        predictor: TaskPredictor,
+        predictor: PredictsTasks,
         kept: KeptPredictions,
         deliveries: Deliveries,
         open_requests: OpenRequests,
@@ -99,6 +122,7 @@ class PredictionService:
         self._clock = clock
         self._owner = uuid.uuid4().hex
         self._queue: WorkQueue[PredictionKey, _Work, Prediction | None] = WorkQueue()
+        self._asked = (0, 0)
         self._leased: set[PredictionKey] = set()
         self._leased_lock = threading.Lock()
         self._closing = threading.Event()
@@ -156,6 +180,10 @@ class PredictionService:
         deadline = self._clock() + request.budget_s
         return self._answer(request, deadline, Priority.BACKGROUND)
 
+    def asked(self) -> tuple[int, int]:
+        """Return how many predictions were kept when they were asked for, and how many not."""
+        return self._asked
+
     def depth(self) -> int:
         """Return how many tasks wait or are in work."""
         return self._queue.depth()
@@ -165,6 +193,9 @@ class PredictionService:
     ) -> dict[PredictionKey, Prediction]:
         keys = [request.key(task) for task in request.tasks]
         answers = self._kept.get_many(keys)
+        with self._leased_lock:
+            hits, misses = self._asked
+            self._asked = (hits + len(answers), misses + len(set(keys)) - len(answers))
         jobs = {
             key: self._queue.submit(key, _Work(task=task, request=request), priority)
             for key, task in zip(keys, request.tasks, strict=True)

@@ -1,4 +1,4 @@
-"""Finds the project, or the version, that a person names."""
+"""Finds the project that a person names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from ml_backend.domain import ProjectKey
 from ml_backend.errors import BadRequest, NotFound
 from ml_backend.store.projects import Project, Projects, parse_project
-from ml_backend.store.versions import Versions
 
 _SHOWN = 20  # names in a sentence
 _SHOWN_CHARS = 100  # of what was asked for
@@ -22,7 +21,7 @@ def find_project(projects: Projects, name: str) -> Project:
         StoreError
     """
     known = projects.all()
-    found = [project for project in known if _is_named(project.key, name)]
+    found = [project for project in known if is_named(project.key, name)]
     if not found:
         numbers = sorted({project.key.project_id for project in known})
         listed = _listed([str(number) for number in numbers]) or "none yet"
@@ -38,40 +37,8 @@ def find_project(projects: Projects, name: str) -> Project:
     return found[0]
 
 
-def find_version(
-    projects: Projects, versions: Versions, name: str, *, project: str | None = None
-) -> ProjectKey:
-    """Return the project that has the version of this name.
-
-    Args:
-        projects: All that were set up.
-        versions: All that were trained.
-        name: Of the version.
-        project: As `find_project` takes it; None = whichever has such a version.
-
-    Raises:
-        NotFound: there is no such version or project.
-        BadRequest: several projects have one; the sentence has their names.
-        StoreError
-    """
-    if project is not None and "\0" not in name:
-        return find_project(projects, project).key  # whoever asks looks for the version there
-    found = []
-    if "\0" not in name:  # PostgreSQL takes no text with it
-        found = [one.key for one in projects.all() if versions.get(one.key, name) is not None]
-    if not found:
-        raise NotFound(
-            f"There is no version {name[:_SHOWN_CHARS]!r}; `ml-backend versions list` shows all."
-        )
-    if len(found) > 1:
-        raise BadRequest(
-            f"Several projects have a version {name!r}; name one of them as the project: "
-            f"{_choices(found)}."
-        )
-    return found[0]
-
-
-def _is_named(key: ProjectKey, name: str) -> bool:
+def is_named(key: ProjectKey, name: str) -> bool:
+    """Return whether a person means that project: by number, "<id>.<created_at>" or whole key."""
     if str(key) == name:
         return True
     parsed = parse_project(name)

@@ -1,4 +1,4 @@
-"""Training sessions as people and programs handle them: find, start, stop, resume.
+"""Training sessions as people and programs handle them: find, stop, resume, delete.
 
 The command line and the API do it here, on the same rows as the trainer, which looks for queued
 sessions by itself. Nothing here imports a network library.
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ml_backend.errors import BadRequest, Conflict, NotFound
+from ml_backend.callers import Caller, Role
+from ml_backend.errors import BadRequest, Conflict, Forbidden, NotFound
 from ml_backend.learning import (
     ENDED,
     TRANSITIONS,
     EpochPoint,
     Session,
     SessionState,
-    Trigger,
 )
-from ml_backend.service.planning import Planner
 from ml_backend.service.project_names import find_project
 from ml_backend.store.events import Event, split_ids
 from ml_backend.store.projects import Projects
+from ml_backend.store.session_filter import SessionFilter
 from ml_backend.store.sessions import Sessions
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
@@ -28,35 +28,18 @@ SHORTEST_PREFIX = 4  # characters of a session's id that people may type instead
 
 
 class TrainingDesk:
-    """What can be asked about training sessions, and done with them."""
+    """What can be asked about training sessions, and done with those that there are."""
 
-    def __init__(self, projects: Projects, sessions: Sessions, planner: Planner) -> None:
+    def __init__(self, projects: Projects, sessions: Sessions) -> None:
         self._projects = projects
         self._sessions = sessions
-        self._planner = planner
-
-    def start(self, project: str, *, owner: str | None = None) -> list[Session]:
-        """Queue a session for each network of a project, whatever the policy says.
-
-        One that is queued already is returned instead of a second.
-
-        Args:
-            project: As `find_project` takes it.
-            owner: Name of the token that asks; None = the command line or this machine.
-
-        Raises:
-            NotFound, BadRequest: there is no such project, or there are several.
-            ConfigError: its label config has nothing to train.
-            StoreError
-        """
-        key = find_project(self._projects, project).key
-        return self._planner.request(key, Trigger.PERSON, owner=owner)
 
     def find(
         self,
         *,
         project: str | None = None,
         state: SessionState | None = None,
+        also: SessionFilter | None = None,
         limit: int = DEFAULT_LIMIT,
         after: str | None = None,
     ) -> list[Session]:
@@ -65,6 +48,7 @@ class TrainingDesk:
         Args:
             project: As `find_project` takes it; None = of all.
             state: None = in any.
+            also: What else they must be.
             limit: At most so many.
             after: Id of the session after which the list begins; None = at the newest.
 
@@ -74,7 +58,9 @@ class TrainingDesk:
         """
         key = None if project is None else find_project(self._projects, project).key
         last = None if after is None else self.get(after)
-        return self._sessions.find(key, state, limit=limit, after=last, with_manifests=False)
+        return self._sessions.find(
+            key, state, limit=limit, after=last, also=also, with_manifests=False
+        )
 
     def get(self, session_id: str, *, with_manifest: bool = False) -> Session:
         """Return a session by its id or the beginning of it; its manifest only on request.
@@ -89,9 +75,8 @@ class TrainingDesk:
         if found_by_id is not None:
             return found_by_id
         found = []
-        if len(session_id) >= SHORTEST_PREFIX:
-            newest = self._sessions.find(limit=MAX_LIMIT, with_manifests=False)
-            found = [session for session in newest if session.id.startswith(session_id)]
+        if is_id and len(session_id) >= SHORTEST_PREFIX:
+            found = self._sessions.beginning_with(session_id)
         if not found:
             raise NotFound(
                 f"There is no session {session_id[:100]!r}; `ml-backend sessions list` shows all."
@@ -116,14 +101,15 @@ class TrainingDesk:
         )
         return [session for session in found if session is not None]
 
-    def stop(self, session_id: str) -> Session:
+    def stop(self, session_id: str, *, by: Caller) -> Session:
         """Ask a session to stop; what it has learned so far stays and can be resumed.
 
         Raises:
             NotFound, BadRequest, StoreError
+            Forbidden: it is another's.
             Conflict: it has ended.
         """
-        session = self.get(session_id)
+        session = self._own(session_id, by)
         if session.state in ENDED:
             raise Conflict(
                 f"Session {session.id} has ended already ({session.state}); nothing is to be "
@@ -131,28 +117,33 @@ class TrainingDesk:
             )
         return self._sessions.request_stop(session.id)
 
-    def resume(self, session_id: str) -> Session:
+    def resume(self, session_id: str, *, by: Caller) -> Session:
         """Queue a session that was stopped or failed; it goes on from its last checkpoint.
 
         Raises:
             NotFound, BadRequest, StoreError
+            Forbidden: it is another's.
             Conflict: it was neither stopped nor did it fail.
         """
-        session = self.get(session_id)
+        session = self._own(session_id, by)
         if SessionState.QUEUED not in TRANSITIONS[session.state]:
             raise Conflict(
                 f"Session {session.id} is {session.state}; only one that was stopped or has "
-                "failed can be resumed. `ml-backend sessions start` begins a new one."
+                "failed can be resumed. `ml-backend sessions restart` makes a new one of it."
             )
-        waiting = self._sessions.find(
-            session.project, SessionState.QUEUED, limit=MAX_LIMIT, with_manifests=False
-        )
-        for other in waiting:
-            if set(other.controls) == set(session.controls):
-                raise Conflict(
-                    f"Session {other.id} of the same controls waits already; stop that one first."
-                )
         return self._sessions.resume(session.id)
+
+    def delete(self, session_id: str, *, by: Caller) -> None:
+        """Forget a session and its curves; the version that it made stays.
+
+        A trainer removes its folder soon.
+
+        Raises:
+            NotFound, BadRequest, StoreError
+            Forbidden: it is another's.
+            Conflict: it is queued or running, or another one starts from its checkpoint.
+        """
+        self._sessions.delete(self._own(session_id, by).id)
 
     def curve(self, session_id: str) -> Sequence[EpochPoint]:
         """Return the points of a session's curves, by epoch.
@@ -161,3 +152,29 @@ class TrainingDesk:
             NotFound, BadRequest, StoreError
         """
         return self._sessions.curve(self.get(session_id).id)
+
+    def curve_length(self, session_id: str) -> tuple[int, int]:
+        """Return how many points a session's curves have, and the last one's epoch (0 for none).
+
+        Args:
+            session_id: All of it, for programs that ask every second.
+
+        Raises:
+            StoreError
+        """
+        return self._sessions.curve_length(session_id)
+
+    def _own(self, session_id: str, by: Caller) -> Session:
+        """Return a session that the caller may change: callers their own, admins all.
+
+        Raises:
+            NotFound, BadRequest, Forbidden, StoreError
+        """
+        session = self.get(session_id)
+        if by.role is Role.ADMIN or (by.name is not None and session.owner == by.name):
+            return session
+        whose = f"belongs to {session.owner!r}" if session.owner else "was not started by a token"
+        raise Forbidden(
+            f"Session {session.id} {whose}; only its owner or somebody with the role admin may do "
+            "that."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,8 @@ from ml_backend.errors import BadRequest
 from ml_backend.imaging.cutouts import cut_out
 from ml_backend.labelstudio.results import build_result
 from ml_backend.labelstudio.values import read_value
+
+_PREDICTED = frozenset({"predictions", "total_predictions"})
 
 
 class Decoder(Protocol):
@@ -168,6 +171,10 @@ def _with_notes(segmentation: Segmentation, notes: tuple[str, ...]) -> Segmentat
 
 def input_hash(task: Task, config: LabelConfig) -> str:
     """Return a hash of what a prediction of `task` depends on besides its release."""
+    if task.row is not None:  # a toolkit class may read anything, but what was predicted before
+        seen = {name: value for name, value in task.row.items() if name not in _PREDICTED}
+        whole = json.dumps([task.data, seen], sort_keys=True, default=str)
+        return hashlib.sha256(whole.encode()).hexdigest()[:32]
     addresses = {
         control.value_key: _address_or_none(task, control.value_key) for control in config.served
     }

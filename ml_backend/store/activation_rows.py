@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import aliased
 
-from ml_backend.domain import Component
+from ml_backend.domain import Component, ProjectKey
 from ml_backend.learning import Activation, ActivationState, Origin
 from ml_backend.store.packing import component_from_json, component_to_json, from_json, to_json
 from ml_backend.store.projects import parse_key
@@ -29,6 +29,7 @@ class Serving:
     component: Component
     base_requested: str  # what the control asked for; where it asks for another, it counts not
     version_name: str  # of the `Version`
+    version_project: ProjectKey | None = None  # whose version; None: the project's own
 
 
 def is_open() -> ColumnElement[bool]:
@@ -66,7 +67,7 @@ def to_activation(row: ActivationRow) -> Activation:
         message=row.message,
         created_at=row.created_at,
         finished_at=row.finished_at,
-        origins={name: Origin(**stored) for name, stored in from_json(row.origins).items()},
+        origins={name: _origin_of(stored) for name, stored in from_json(row.origins).items()},
         is_rollback=row.restores is not None,
         attempts=row.attempts,
     )
@@ -79,7 +80,32 @@ def components_to_json(components: Mapping[str, Component]) -> bytes:
 
 def origins_to_json(origins: Mapping[str, Origin]) -> bytes:
     """Return origins by control as JSON."""
-    return to_json({name: asdict(origin) for name, origin in origins.items()})
+    return to_json(
+        {
+            name: {
+                "version_name": origin.version_name,
+                "base_requested": origin.base_requested,
+                "version_project": _to_text(origin.version_project),
+            }
+            for name, origin in origins.items()
+        }
+    )
+
+
+def _origin_of(stored: Mapping[str, Any]) -> Origin:
+    return Origin(
+        version_name=stored["version_name"],
+        base_requested=stored["base_requested"],
+        version_project=_to_key(stored.get("version_project")),
+    )
+
+
+def _to_text(project: ProjectKey | None) -> str | None:
+    return None if project is None else str(project)
+
+
+def _to_key(stored: str | None) -> ProjectKey | None:
+    return None if stored is None else parse_key(stored)
 
 
 def serving_to_json(serving: Serving) -> dict[str, Any]:
@@ -88,6 +114,7 @@ def serving_to_json(serving: Serving) -> dict[str, Any]:
         "component": component_to_json(serving.component),
         "base_requested": serving.base_requested,
         "version_name": serving.version_name,
+        "version_project": _to_text(serving.version_project),
     }
 
 
@@ -97,6 +124,7 @@ def serving_from_json(stored: Mapping[str, Any]) -> Serving:
         component=component_from_json(stored["component"]),
         base_requested=stored["base_requested"],
         version_name=stored["version_name"],
+        version_project=_to_key(stored.get("version_project")),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 from ml_backend.domain import Component, ProjectKey
 from ml_backend.errors import StoreError
 from ml_backend.learning import Activation, ActivationState, Origin
+from ml_backend.store.activation_reading import ActivationReading, newest_first, serving_in
 from ml_backend.store.activation_rows import (
     OPEN,
     POSTPONED,
@@ -19,32 +19,17 @@ from ml_backend.store.activation_rows import (
     is_due,
     origins_to_json,
     served_since,
-    serving_from_json,
     serving_to_json,
     to_activation,
     way_to_here,
 )
-from ml_backend.store.database import Database
-from ml_backend.store.packing import from_json, to_json
+from ml_backend.store.packing import to_json
 from ml_backend.store.schema import ActivationRow, ActiveReleaseRow, ReleaseRow, ServingRow
 from ml_backend.store.upsert import insert_or_replace
 
 
-class Activations:
+class Activations(ActivationReading):
     """The tables of activations and of what is served instead of base networks."""
-
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
-
-    def serving(self, project: ProjectKey) -> dict[str, Serving]:
-        """Return the trained network of each control that has one.
-
-        Raises:
-            StoreError
-        """
-        with self._database.read() as session:
-            return _serving(session, project)
 
     def request(
         self,
@@ -81,7 +66,7 @@ class Activations:
             StoreError: a change is under way, or nothing was served before.
         """
         with self._database.write() as session:
-            rows = _newest_first(session, project)
+            rows = newest_first(session, project)
             if any(row.state in OPEN for row in rows):
                 raise StoreError(
                     f"Project {project} is changing what it serves; wait until that is done, "
@@ -101,11 +86,13 @@ class Activations:
                 session,
                 project,
                 {control: one.component for control, one in target.items()},
-                sorted(_serving(session, project).keys() - target.keys()),
+                sorted(serving_in(session, project).keys() - target.keys()),
                 reason,
                 {
                     control: Origin(
-                        version_name=one.version_name, base_requested=one.base_requested
+                        version_name=one.version_name,
+                        base_requested=one.base_requested,
+                        version_project=one.version_project,
                     )
                     for control, one in target.items()
                 },
@@ -252,32 +239,11 @@ class Activations:
                 ActiveReleaseRow,
                 {"project": project, "version": release_version, "activated_at": now},
             )
-            served = _serving(session, activation.project)
+            served = serving_in(session, activation.project)
             row.served = to_json({name: serving_to_json(one) for name, one in served.items()})
             row.state = ActivationState.DONE
             row.release = release_version
             row.finished_at = now
-
-    def history(self, project: ProjectKey) -> list[Activation]:
-        """Return the changes of what `project` serves, the newest first.
-
-        Raises:
-            StoreError
-        """
-        with self._database.read() as session:
-            return [to_activation(row) for row in _newest_first(session, project)]
-
-    def served_since(self, activation_id: int) -> dict[str, Serving]:
-        """Return all that was served from that activation on; empty: base networks only.
-
-        Raises:
-            StoreError: it is not done.
-        """
-        with self._database.read() as session:
-            row = session.get(ActivationRow, activation_id)
-            if row is None or row.state != ActivationState.DONE:
-                raise StoreError(f"Activation {activation_id} was never done; see its message.")
-            return served_since(row)
 
     def _hurry(self, session: Session, project: ProjectKey) -> None:
         # a change that was postponed holds up the next one: its last try is now
@@ -326,14 +292,3 @@ def _hold(session: Session, activation_id: int, owner: str | None) -> Activation
             f"Activation {activation_id} is finished or another engine's by now; leave it."
         )
     return row
-
-
-def _newest_first(session: Session, project: ProjectKey) -> list[ActivationRow]:
-    query = select(ActivationRow).where(ActivationRow.project == str(project))
-    return list(session.scalars(query.order_by(ActivationRow.id.desc())))
-
-
-def _serving(session: Session, project: ProjectKey) -> dict[str, Serving]:
-    query = select(ServingRow).where(ServingRow.project == str(project))
-    rows = session.scalars(query.order_by(ServingRow.control))
-    return {row.control: serving_from_json(from_json(row.serving)) for row in rows}

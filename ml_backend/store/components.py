@@ -96,6 +96,16 @@ class Components:
         """
         self._forget(ComponentRow.requested == requested)
 
+    def forget_file(self, path: str) -> None:
+        """Drop everything that resolved to this file and ask the engines to look again.
+
+        For a model that must not be used any more.
+
+        Raises:
+            StoreError
+        """
+        self._forget(ComponentRow.path == path)
+
     def forget_others(self, requested: str) -> None:
         """Drop what everything but `requested` resolved to and ask the engines to look again.
 

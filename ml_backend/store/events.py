@@ -34,6 +34,7 @@ class EventState(StrEnum):
     """How far an event has come."""
 
     QUEUED = "queued"
+    WAITING = "waiting"  # read, and kept for the fit of a toolkit class
     DONE = "done"
     FAILED = "failed"
 
@@ -51,6 +52,7 @@ class Event:
     message: str | None
     received_at: float
     session: str | None = None  # ids of the sessions that a START_TRAINING led to: `split_ids`
+    project: str | None = None  # key, of one that waits
     payload: bytes = field(repr=False)  # the request's body
 
 
@@ -130,7 +132,7 @@ class Events:
         """
         with self._database.read() as session:
             row = session.scalar(select(EventRow).where(EventRow.job == job))
-            return None if row is None else _to_event(row)
+            return None if row is None else to_event(row)
 
     def has_queued(self) -> bool:
         """Return whether there is an event that nobody has processed.
@@ -155,7 +157,7 @@ class Events:
             .limit(limit)
         )
         with self._database.read() as session:
-            return [_to_event(row) for row in session.scalars(query)]
+            return [to_event(row) for row in session.scalars(query)]
 
     def finish(
         self,
@@ -179,7 +181,7 @@ class Events:
             row = transaction.scalar(select(EventRow).where(EventRow.job == job).with_for_update())
             if row is None:
                 raise StoreError(f"There is no event {job!r}; it may have been dropped for space.")
-            is_first = row.state == EventState.QUEUED
+            is_first = row.state in (EventState.QUEUED, EventState.WAITING)
             row.state = state
             row.message = message
             row.session = session
@@ -238,7 +240,7 @@ class Events:
     def _first_to_go(self) -> Sequence[tuple[int, int]]:
         """Return the ids and sizes of those that go first, a few."""
         processed = EventRow.state.in_([EventState.DONE, EventState.FAILED])
-        for which in (processed, EventRow.state == EventState.QUEUED):
+        for which in (processed, EventRow.state.in_([EventState.QUEUED, EventState.WAITING])):
             query = select(EventRow.id, EventRow.size).where(which).order_by(EventRow.id)
             with self._database.read() as session:
                 found = session.execute(query.limit(PRUNED_AT_ONCE)).all()
@@ -263,7 +265,8 @@ def _content_hash(origin: str | None, payload: bytes) -> str:
     return digest.hexdigest()
 
 
-def _to_event(row: EventRow) -> Event:
+def to_event(row: EventRow) -> Event:
+    """Return the event in a row."""
     return Event(
         id=row.id,
         job=row.job,
@@ -274,5 +277,6 @@ def _to_event(row: EventRow) -> Event:
         message=row.message,
         received_at=row.received_at,
         session=row.session,
+        project=row.project,
         payload=zlib.decompress(row.payload),
     )

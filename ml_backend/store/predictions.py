@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from ml_backend.domain import Prediction
+from ml_backend.domain import Prediction, ProjectKey
 from ml_backend.store.database import Database
 from ml_backend.store.prediction_rows import (
     KEY_COLUMNS,
@@ -172,6 +172,37 @@ class KeptPredictions:
                     )
         return found
 
+    def finished_tasks(self, project: ProjectKey, version: str) -> list[int]:
+        """Return the tasks of which a prediction by `version` is kept, in order.
+
+        Raises:
+            StoreError
+        """
+        query = (
+            select(PredictionRow.task_id)
+            .where(_is_done(project, version))
+            .distinct()
+            .order_by(PredictionRow.task_id)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def newest(self, project: ProjectKey, version: str, task_id: int) -> Prediction | None:
+        """Return the prediction of a task that was used last, whatever the task's data was then.
+
+        Raises:
+            StoreError
+        """
+        query = (
+            select(PredictionRow)
+            .where(_is_done(project, version), PredictionRow.task_id == task_id)
+            .order_by(PredictionRow.used_at.desc(), PredictionRow.input_hash)
+            .limit(1)
+        )
+        with self._database.read() as session:
+            row = session.scalar(query)
+            return None if row is None else unpack(row)
+
     def prune(self, max_bytes: int) -> int:
         """Drop what was used longest ago until `max_bytes` are kept; returns how many rows.
 
@@ -215,6 +246,14 @@ class KeptPredictions:
         )
         with self._database.write() as session:
             return rows_of(session.execute(statement.values(**values))) == 1
+
+
+def _is_done(project: ProjectKey, version: str) -> ColumnElement[bool]:
+    return and_(
+        PredictionRow.project == str(project),
+        PredictionRow.version == version,
+        PredictionRow.state == RowState.DONE,
+    )
 
 
 def _read_claim(row: PredictionRow | None, now: float) -> Claim | None:

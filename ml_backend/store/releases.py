@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from ml_backend.domain import Component, ProjectKey, Release
 from ml_backend.errors import StoreError
 from ml_backend.store.database import Database
+from ml_backend.store.projects import parse_key
 from ml_backend.store.schema import ActiveReleaseRow, ReleaseRow
 from ml_backend.store.upsert import insert_if_new, insert_or_replace
 
@@ -118,6 +119,21 @@ class Releases:
                 return None
             row = session.get(ReleaseRow, (str(project), pointer.version))
             return None if row is None else _to_release(row)
+
+    def all_active(self) -> dict[ProjectKey, Release]:
+        """Return what every project serves, `DEFAULT_PROJECT` included.
+
+        Raises:
+            StoreError
+        """
+        query = select(ReleaseRow).join(
+            ActiveReleaseRow,
+            (ActiveReleaseRow.project == ReleaseRow.project)
+            & (ActiveReleaseRow.version == ReleaseRow.version),
+        )
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(ReleaseRow.project))
+            return {parse_key(row.project): _to_release(row) for row in rows}
 
     def pointer(self, project: ProjectKey) -> Pointer | None:
         """Return the active pointer of `project` as it is now, for `activate_after`.
@@ -230,4 +246,5 @@ def _to_release(row: ReleaseRow) -> Release:
             control: Component(**fields) for control, fields in orjson.loads(row.components).items()
         },
         label_config=row.label_config,
+        project=parse_key(row.project),
     )

@@ -137,10 +137,11 @@ class EventRow(Base):
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
     job: Mapped[str] = mapped_column(Text, unique=True)  # what /job_status asks for
+    project: Mapped[str | None] = mapped_column(Text)  # key; of those that wait for a toolkit class
     origin: Mapped[str | None] = mapped_column(Text)  # of Label Studio, where `connect` named it
     project_id: Mapped[int | None] = mapped_column(BigInteger)
     action: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(Text)  # queued, done, failed
+    state: Mapped[str] = mapped_column(Text)  # queued, waiting, done, failed
     message: Mapped[str | None] = mapped_column(Text)
     session: Mapped[str | None] = mapped_column(Text)  # that a START_TRAINING led to
     content_hash: Mapped[str] = mapped_column(Text)
@@ -252,6 +253,24 @@ class SessionRow(Base):
     label: Mapped[str | None] = mapped_column(Text)  # a word of the person's own, e.g. "cells"
     base: Mapped[str | None] = mapped_column(Text)  # the model asked for; None: the control's
     restarted_from: Mapped[str | None] = mapped_column(Text)  # session whose checkpoint it takes
+
+
+class DeletedSessionRow(Base):
+    """A session that was deleted: a trainer may still have its folder."""
+
+    __tablename__ = "deleted_sessions"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    deleted_at: Mapped[float] = mapped_column(Double)
+
+
+class TrainerRow(Base):
+    """A trainer that is there, busy or not."""
+
+    __tablename__ = "trainers"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)  # as leases have it
+    seen_at: Mapped[float] = mapped_column(Double)
 
 
 class SessionPointRow(Base):
@@ -375,3 +394,16 @@ class IdempotencyRow(Base):
     status: Mapped[int | None] = mapped_column(BigInteger)  # None: being worked on
     answer: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[float] = mapped_column(Double)
+
+
+class ToolkitValueRow(Base):
+    """A text that a class of the toolkit keeps for a project; the row without a key counts."""
+
+    __tablename__ = "toolkit_values"
+
+    project: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)  # "": its revision is the last given
+    value: Mapped[str] = mapped_column(Text)
+    writer: Mapped[str] = mapped_column(Text)  # the process that wrote it
+    revision: Mapped[int] = mapped_column(BigInteger)  # grows with each write to the project
+    updated_at: Mapped[float] = mapped_column(Double)

@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.expression import SQLColumnExpression
 
 from ml_backend.domain import ProjectKey
 from ml_backend.learning import ENDED, EpochPoint, Session, SessionState
 from ml_backend.store.database import Database
-from ml_backend.store.schema import SessionPointRow, SessionRow
+from ml_backend.store.schema import DeletedSessionRow, SessionPointRow, SessionRow
+from ml_backend.store.session_filter import SessionFilter
 from ml_backend.store.session_rows import (
     is_claimable,
     is_expired,
@@ -48,11 +49,12 @@ class SessionReading:
         *,
         limit: int = 100,
         after: Session | None = None,
+        also: SessionFilter | None = None,
         with_manifests: bool = True,
     ) -> list[Session]:
         """Return sessions, the newest first; without manifests, which may be long, on request.
 
-        `after` is the last one of the page before.
+        `after` is the last one of the page before; `also` says what else they must be.
 
         Raises:
             StoreError
@@ -62,6 +64,8 @@ class SessionReading:
             query = query.where(SessionRow.project == str(project))
         if state is not None:
             query = query.where(SessionRow.state == state)
+        if also is not None:
+            query = query.where(*also.conditions(self._clock()))
         if after is not None:
             older = SessionRow.created_at < after.created_at
             same_time = SessionRow.created_at == after.created_at
@@ -71,6 +75,17 @@ class SessionReading:
         with self._database.read() as transaction:
             rows = transaction.scalars(query.limit(limit))
             return [to_session(row, with_manifest=with_manifests) for row in rows]
+
+    def beginning_with(self, prefix: str, *, limit: int = 2) -> list[Session]:
+        """Return sessions whose ids begin so, without their manifests; one more tells of doubt.
+
+        Raises:
+            StoreError
+        """
+        query = select(SessionRow).where(SessionRow.id.startswith(prefix, autoescape=True))
+        with self._database.read() as transaction:
+            rows = transaction.scalars(query.order_by(SessionRow.id).limit(limit))
+            return [to_session(row, with_manifest=False) for row in rows]
 
     def newest(self, project: ProjectKey, controls: Iterable[str]) -> Session | None:
         """Return the session of that target that was requested last, None before the first.
@@ -123,6 +138,30 @@ class SessionReading:
         with self._database.read() as transaction:
             return [to_session(row, with_manifest=False) for row in transaction.scalars(query)]
 
+    def queued_before(self, session: Session) -> int:
+        """Return how many sessions that were asked for earlier still wait for a trainer.
+
+        Raises:
+            StoreError
+        """
+        same_time = SessionRow.created_at == session.created_at
+        earlier = or_(
+            SessionRow.created_at < session.created_at, and_(same_time, SessionRow.id < session.id)
+        )
+        query = select(func.count()).select_from(SessionRow)
+        query = query.where(SessionRow.state == SessionState.QUEUED, earlier)
+        with self._database.read() as transaction:
+            return transaction.scalar(query) or 0
+
+    def was_deleted(self, session_id: str) -> bool:
+        """Return whether a person has deleted the session of that id, not too long ago.
+
+        Raises:
+            StoreError
+        """
+        with self._database.read() as transaction:
+            return transaction.get(DeletedSessionRow, session_id) is not None
+
     def curve(self, session_id: str) -> list[EpochPoint]:
         """Return the points of a session's curves, by epoch.
 
@@ -136,6 +175,18 @@ class SessionReading:
         )
         with self._database.read() as transaction:
             return [to_point(row) for row in transaction.scalars(query)]
+
+    def curve_length(self, session_id: str) -> tuple[int, int]:
+        """Return how many points a session's curves have, and the last one's epoch (0 for none).
+
+        Raises:
+            StoreError
+        """
+        query = select(func.count(), func.coalesce(func.max(SessionPointRow.epoch), 0))
+        query = query.where(SessionPointRow.session_id == session_id)
+        with self._database.read() as transaction:
+            count, last = transaction.execute(query).one()
+        return int(count), int(last)
 
     def _first(
         self,

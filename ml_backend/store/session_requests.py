@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as Transaction
 
@@ -20,10 +21,12 @@ from ml_backend.learning import (
     Trigger,
 )
 from ml_backend.store.packing import to_json
-from ml_backend.store.schema import SessionPointRow, SessionRow
+from ml_backend.store.schema import DeletedSessionRow, SessionPointRow, SessionRow
 from ml_backend.store.session_reading import SessionReading
 from ml_backend.store.session_rows import has_run_out, is_of_target, target_of, to_session
-from ml_backend.store.upsert import insert_if_new
+from ml_backend.store.upsert import insert_if_new, insert_or_replace
+
+DELETED_KEPT_S = 30 * 86_400.0  # a trainer may be off for a while
 
 
 class SessionRequests(SessionReading):
@@ -61,28 +64,23 @@ class SessionRequests(SessionReading):
             StoreError
         """
         target = target_of(controls)
-        values = {
-            "id": uuid.uuid4().hex,
-            "project": str(project),
-            "target": target,
-            "state": SessionState.QUEUED,
-            "trigger": trigger,
-            "owner": owner,
-            "parameters": to_json(parameters.canonical()),
-            "created_at": self._clock(),
-            "lease": 0,
-            "lease_until": 0.0,
-            "stop_requested": False,
-            "attempts": 0,
-            "progress": to_json({}),
-            "dataset": dataset,
-            "label": label,
-            "base": base,
-            "restarted_from": restarted_from,
-        }
+        values = new_row(
+            project,
+            target,
+            created_at=self._clock(),
+            trigger=trigger,
+            owner=owner,
+            parameters=to_json(parameters.canonical()),
+            dataset=dataset,
+            label=label,
+            base=base,
+            restarted_from=restarted_from,
+        )
         queued = (
             select(SessionRow).where(
-                is_of_target(project, target), SessionRow.state == SessionState.QUEUED
+                is_of_target(project, target),
+                SessionRow.state == SessionState.QUEUED,
+                SessionRow.dataset.is_(None),
             )
             if dataset is None
             else select(SessionRow).where(SessionRow.id == values["id"])
@@ -162,21 +160,61 @@ class SessionRequests(SessionReading):
             return to_session(row)
 
     def delete(self, session_id: str) -> None:
-        """Forget a session and its curves; its files are the caller's.
+        """Forget a session and its curves; a trainer that keeps house removes its folder.
 
         Raises:
-            StoreError: there is no such session, or it is queued or running.
+            Conflict: it is queued or running, or another one starts from its checkpoint.
+            StoreError: there is no such session.
         """
+        follows = and_(
+            SessionRow.restarted_from == session_id,
+            SessionRow.state.in_((SessionState.QUEUED, SessionState.RUNNING)),
+        )
         with self._database.write() as transaction:
             row = _get(transaction, session_id)
             if SessionState(row.state) not in ENDED:
-                raise StoreError(
+                raise Conflict(
                     f"Session {session_id} is {row.state} and cannot be deleted; stop it first."
+                )
+            follower = transaction.scalar(select(SessionRow.id).where(follows).limit(1))
+            if follower is not None:
+                raise Conflict(
+                    f"Session {follower} starts from the checkpoint of session {session_id}; wait "
+                    "for its end, or stop it, before you delete this one."
                 )
             transaction.execute(
                 delete(SessionPointRow).where(SessionPointRow.session_id == session_id)
             )
             transaction.delete(row)
+            values = {"id": session_id, "deleted_at": self._clock()}
+            insert_or_replace(transaction, DeletedSessionRow, values)
+
+    def prune_deleted(self) -> None:
+        """Forget which sessions were deleted so long ago that no trainer has their folders.
+
+        Raises:
+            StoreError
+        """
+        old = DeletedSessionRow.deleted_at < self._clock() - DELETED_KEPT_S
+        with self._database.write() as transaction:
+            transaction.execute(delete(DeletedSessionRow).where(old))
+
+
+def new_row(project: ProjectKey, target: str, *, created_at: float, **asked: Any) -> dict[str, Any]:
+    """Return the row of a session that nobody has worked on yet."""
+    return {
+        "id": uuid.uuid4().hex,
+        "project": str(project),
+        "target": target,
+        "state": SessionState.QUEUED,
+        "created_at": created_at,
+        "lease": 0,
+        "lease_until": 0.0,
+        "stop_requested": False,
+        "attempts": 0,
+        "progress": to_json({}),
+        **asked,
+    }
 
 
 def _get(transaction: Transaction, session_id: str) -> SessionRow:

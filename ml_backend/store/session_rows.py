@@ -98,6 +98,8 @@ def to_session(row: SessionRow, *, with_manifest: bool = True) -> Session:
         label=row.label,
         base=row.base,
         restarted_from=row.restarted_from,
+        lease_owner=row.lease_owner,
+        lease_until=row.lease_until,
     )
 
 
@@ -109,7 +111,7 @@ def point_to_json(point: EpochPoint) -> bytes:
 def to_point(row: SessionPointRow) -> EpochPoint:
     """Return the point in a row."""
     stored: dict[str, Any] = from_json(row.point)
-    precision = stored["precision"]
+    precision, pixels = stored["precision"], stored.get("pixels")
     return EpochPoint(
         epoch=stored["epoch"],
         step=stored["step"],
@@ -117,6 +119,7 @@ def to_point(row: SessionPointRow) -> EpochPoint:
         learning_rate=_number(stored["learning_rate"]),
         validation_loss=stored["validation_loss"],
         precision=None if precision is None else (precision[0], precision[1], precision[2]),
+        pixels=None if pixels is None else (pixels[0], pixels[1], pixels[2], pixels[3]),
         seconds=stored["seconds"],
     )
 

@@ -17,52 +17,16 @@ from ml_backend.errors import SessionLost, StoreError
 from ml_backend.learning import ENDED, EpochPoint, Lease, SessionState
 from ml_backend.store.packing import compress, to_json
 from ml_backend.store.schema import SessionPointRow, SessionRow
-from ml_backend.store.session_requests import SessionRequests
+from ml_backend.store.session_claims import SessionClaims
 from ml_backend.store.session_rows import is_claimable, is_held, point_to_json
 from ml_backend.store.upsert import insert_or_replace
 
 
-class Sessions(SessionRequests):
+class Sessions(SessionClaims):
     """The table of training sessions.
 
     Of one target (a project and its controls) at most one session is queued and one is running.
     """
-
-    def claim(self, session_id: str, *, owner: str, lease_s: float) -> Lease | None:
-        """Take a session on; None when it is not to be had (any more, or yet).
-
-        Of any number of concurrent claims exactly one gets the lease. A queued session waits
-        while another of its target runs; a running one whose lease ran out can be taken over.
-
-        Args:
-            session_id: Which one.
-            owner: A name for this trainer, for people.
-            lease_s: How long it stays this trainer's without a heartbeat.
-
-        Raises:
-            StoreError
-        """
-        now = self._clock()
-        statement = (
-            update(SessionRow)
-            .where(SessionRow.id == session_id, is_claimable(now))
-            .values(
-                state=SessionState.RUNNING,
-                lease=SessionRow.lease + 1,
-                attempts=SessionRow.attempts + 1,
-                lease_owner=owner,
-                lease_until=now + lease_s,
-                heartbeat_at=now,
-                started_at=func.coalesce(SessionRow.started_at, now),
-                finished_at=None,
-            )
-            .returning(SessionRow.lease)
-        )
-        with self._database.write() as transaction:
-            number = transaction.scalar(statement)
-        if number is None:
-            return None
-        return Lease(session_id=session_id, number=number, owner=owner)
 
     def heartbeat(self, lease: Lease, lease_s: float) -> bool:
         """Extend the lease; return whether a person has asked for a stop.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, delete, select
 
 from ml_backend.domain import ProjectKey
 from ml_backend.errors import StoreError
@@ -70,13 +70,24 @@ class Versions(Activations):
         Raises:
             StoreError
         """
-        query = (
-            select(VersionRow)
-            .where(VersionRow.project == str(project))
-            .order_by(VersionRow.created_at.desc(), VersionRow.name)
-        )
-        with self._database.read() as session:
-            return [_to_version(row) for row in session.scalars(query)]
+        return self._newest_first(select(VersionRow).where(VersionRow.project == str(project)))
+
+    def named(self, name: str) -> list[Version]:
+        """Return the versions of that name, of whatever project, the newest first.
+
+        Raises:
+            StoreError
+        """
+        query = select(VersionRow).where(VersionRow.name == name)
+        return self._newest_first(query)
+
+    def of_all_projects(self) -> list[Version]:
+        """Return every version, the newest first.
+
+        Raises:
+            StoreError
+        """
+        return self._newest_first(select(VersionRow))
 
     def set_state(
         self, project: ProjectKey, name: str, state: VersionState, message: str | None = None
@@ -90,11 +101,28 @@ class Versions(Activations):
             row = session.get(VersionRow, (str(project), name), with_for_update=True)
             if row is None:
                 raise StoreError(
-                    f"Project {project} has no version {name!r}; `ml-backend versions list` "
+                    f"Project {project} has no version {name!r}; `ml-backend models list` "
                     "shows them."
                 )
             row.state = state
             row.message = row.message if message is None else message or None
+
+    def delete(self, project: ProjectKey, name: str) -> bool:
+        """Forget a version; False when there is none. Its folder is the caller's.
+
+        Raises:
+            StoreError
+        """
+        statement = delete(VersionRow).where(
+            VersionRow.project == str(project), VersionRow.name == name
+        )
+        with self._database.write() as session:
+            return session.scalar(statement.returning(VersionRow.name)) is not None
+
+    def _newest_first(self, query: Select[VersionRow]) -> list[Version]:
+        ordered = query.order_by(VersionRow.created_at.desc(), VersionRow.name, VersionRow.project)
+        with self._database.read() as session:
+            return [_to_version(row) for row in session.scalars(ordered)]
 
 
 def _values(version: Version) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -16,14 +17,19 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from ml_backend.errors import BackendError, BadRequest, Unauthorized
+from ml_backend.callers import Caller
+from ml_backend.errors import BackendError, BadRequest, InProgress, Unauthorized
 from ml_backend.web.api import API_PREFIX, PROBLEM_TYPE, make_api
-from ml_backend.web.api.access import Admission
+from ml_backend.web.api.access import BASIC_CHALLENGE, Admission, NotAdmitted
 from ml_backend.web.auth import is_basic_right
 from ml_backend.web.dependencies import WebDependencies
 from ml_backend.web.json_answer import json_response
 from ml_backend.web.labelstudio import make_router
 from ml_backend.web.metrics import CONTENT_TYPE, Metrics
+from ml_backend.web.openapi import describe_security
+from ml_backend.web.readiness import readiness_router
+from ml_backend.web.scrape import Scrape
+from ml_backend.web.stopping import told_of_end
 
 STATUS_BY_CODE = {
     "request.invalid": 400,
@@ -32,6 +38,9 @@ STATUS_BY_CODE = {
     "request.forbidden": 403,
     "request.not_found": 404,
     "request.conflict": 409,
+    "request.in_progress": 409,
+    "request.key_reused": 422,
+    "backend.busy": 503,
     "config.unusable": 422,
     "settings.invalid": 500,
     "image.unusable": 422,
@@ -46,26 +55,37 @@ STATUS_BY_CODE = {
     "engine.unavailable": 503,
     "engine.memory": 503,
     "label_studio.failed": 502,
+    "server.failed": 502,
+    "server.unreachable": 503,
     "store.failed": 503,
     "session.lost": 409,
     "training.failed": 500,
+    "toolkit.failed": 502,
     "backend": 500,
 }
 """The HTTP status of every error code; a test keeps it complete."""
 
 _REQUEST_ID = "x-request-id"
-_OWN_AUTH = "/webhook"  # its callers cannot send Basic auth
+_OPEN = frozenset({"/webhook", "/livez", "/readyz"})
+"""Routes that see to it themselves, as those of /api/v1 do, or that tell nothing."""
 
 log = structlog.get_logger(__name__)
 
 
-def create_app(dependencies: WebDependencies) -> FastAPI:
-    """Return the web application over these collaborators."""
+def create_app(dependencies: WebDependencies, *, in_process: Caller | None = None) -> FastAPI:
+    """Return the web application over these collaborators.
+
+    Args:
+        dependencies: What it is made of.
+        in_process: Who sends every request, where the application is called in the caller's own
+            process and listens nowhere: nothing is asked for. Never serve such an application.
+    """
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with told_of_end(dependencies.stopping.set):
+            yield
         await dependencies.engine.close()
 
     app = FastAPI(
@@ -75,19 +95,26 @@ def create_app(dependencies: WebDependencies) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.admission = Admission()
+    app.state.admission = Admission(
+        dependencies.tokens, basic_auth=dependencies.basic_auth, in_process=in_process
+    )
     app.include_router(make_router(dependencies, metrics))
     app.include_router(make_api(dependencies))
 
-    @app.get("/metrics", response_class=Response)
-    def show_metrics() -> Response:
-        """Show counters and latencies in Prometheus's text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+    app.include_router(readiness_router(dependencies))
+    scrape = Scrape(dependencies, metrics)
 
+    @app.get("/metrics", response_class=Response)
+    async def show_metrics() -> Response:
+        """Show counters, latencies and gauges in Prometheus's text format."""
+        return Response(await scrape.text(), media_type=CONTENT_TYPE)
+
+    describe_security(app)
     app.add_exception_handler(BackendError, _answer_backend_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_middleware(_Gate, basic_auth=dependencies.basic_auth, metrics=metrics)
+    basic_auth = dependencies.basic_auth if in_process is None else None
+    app.add_middleware(_Gate, basic_auth=basic_auth, metrics=metrics)
     return app
 
 
@@ -128,25 +155,40 @@ class _Gate:
                     raise  # half an answer is out; the connection must break
                 await _unexpected(Request(scope))(scope, receive, send_named)
             finally:
-                route = getattr(scope.get("route"), "path", "other")
-                self._metrics.count_request(route, status or 500, time.monotonic() - started)
+                self._metrics.count_request(
+                    _route_of(scope), status or 500, time.monotonic() - started
+                )
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._may_enter(scope["path"], Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         response = _error_response(Request(scope), Unauthorized())
-        response.headers["WWW-Authenticate"] = 'Basic realm="ml-backend"'
+        response.headers["WWW-Authenticate"] = BASIC_CHALLENGE
         await response(scope, receive, send)
 
     def _may_enter(self, path: str, headers: Headers) -> bool:
-        if self._basic_auth is None or path == _OWN_AUTH:
+        if self._basic_auth is None or path in _OPEN or path.startswith(f"{API_PREFIX}/"):
             return True
         return is_basic_right(headers.get("authorization"), self._basic_auth)
 
 
+def _route_of(scope: Scope) -> str:
+    """Return the path of the route that a request led to, with {names} in it."""
+    path: str = getattr(scope.get("route"), "path", "other")
+    # newer versions of FastAPI leave out the prefix of an included router
+    is_cut = scope["path"].startswith(f"{API_PREFIX}/") and not path.startswith(API_PREFIX)
+    return f"{API_PREFIX}{path}" if is_cut and path != "other" else path
+
+
 def _error_response(request: Request, error: BackendError) -> Response:
-    return _body(request, STATUS_BY_CODE[error.code], error.code, error.message)
+    response = _body(request, STATUS_BY_CODE[error.code], error.code, error.message)
+    if isinstance(error, InProgress):
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, NotAdmitted):
+        for challenge in error.challenges:
+            response.headers.append("WWW-Authenticate", challenge)
+    return response
 
 
 async def _answer_backend_error(request: Request, error: Exception) -> Response:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from ml_backend.domain import DefaultModels, LabelConfig, ProjectKey, Task
 from ml_backend.errors import EngineError
+from ml_backend.service.model_desk import ModelDesk
+from ml_backend.service.session_debug import SessionDebugger
+from ml_backend.service.session_starts import SessionStarter
 from ml_backend.service.sessions import TrainingDesk
+from ml_backend.service.toolkit_releasing import ToolkitReleasing
+from ml_backend.service.versions import VersionDesk
+from ml_backend.store.census import CensusTaker
 from ml_backend.store.components import Components
+from ml_backend.store.datasets import Datasets
 from ml_backend.store.events import Events
+from ml_backend.store.idempotency import IdempotencyKeys
 from ml_backend.store.projects import Projects
+from ml_backend.store.readiness import RecordsState
 from ml_backend.store.releases import Releases
+from ml_backend.store.tokens import Tokens
 from ml_backend.store.versions import Versions
 
 
@@ -25,6 +37,7 @@ class EngineCall:
     tasks: Sequence[Task]
     label_config: str  # XML that the release was made from
     budget_s: float  # seconds within which the engine must answer
+    context: Mapping[str, Any] | None = None  # what a person draws, for toolkit classes
 
 
 class EngineAnswer(Protocol):
@@ -87,6 +100,15 @@ class EngineClient(Protocol):
         """
         ...
 
+    async def look(self, path: str, *, timeout_s: float) -> bytes | None:
+        """Return what a GET of the engine answers, None where it does not in time.
+
+        Args:
+            path: Such as "/health".
+            timeout_s: For all of it, from the connection to the last byte.
+        """
+        ...
+
     async def close(self) -> None:
         """Close the connections."""
         ...
@@ -101,6 +123,9 @@ class WebDependencies:
     program_version: str
     predict_budget_s: float
     max_request_bytes: int
+    infer_budget_s: float  # that one request to infer may take
+    max_model_bytes: int  # of a file of weights that people upload
+    uploads_folder: Path  # on whose disk such a file is kept until an engine has it
     label_studio_url: str | None  # origin of projects that no /setup has introduced
     webhook_secret: str | None = field(default=None, repr=False)
     basic_auth: tuple[str, str] | None = field(default=None, repr=False)  # user, password
@@ -109,7 +134,18 @@ class WebDependencies:
     components: Components
     releases: Releases
     versions: Versions
+    version_desk: VersionDesk
+    model_desk: ModelDesk
     training: TrainingDesk
+    starter: SessionStarter
+    debugger: SessionDebugger
+    datasets: Datasets
     events: Events
+    tokens: Tokens
+    idempotency: IdempotencyKeys
+    records: Callable[[], RecordsState]  # raises StoreError
+    census: CensusTaker
     engine: EngineClient
+    toolkit: ToolkitReleasing | None = None  # where a toolkit class is served instead of models
     poll_s: float = 0.5  # between two looks for an engine that is starting
+    stopping: threading.Event = field(default_factory=threading.Event)  # the process is to end

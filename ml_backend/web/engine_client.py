@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import httpx
 import msgspec
 
+from ml_backend.domain import Task
 from ml_backend.errors import BackendError, EngineError, EngineUnavailable, error_of
 from ml_backend.web.dependencies import EngineAnswer, EngineBrokeOff, EngineCall
 
 GRACE_S = 5.0  # what an engine may take beyond its budget before it counts as hung
 KNOCK_TIMEOUT_S = 2.0
 TRUSTED_S = 3.0  # after an answer, for how long an engine is taken to be there
+MOST_LOOKED_AT_BYTES = 1_000_000
 _LEAST_BUDGET_S = 0.1  # an engine refuses 0
 
 
@@ -53,9 +56,10 @@ class HttpEngineClient:
             {
                 "release": call.release,
                 "project": str(call.project),
-                "tasks": [{"id": task.id, "data": task.data} for task in call.tasks],
+                "tasks": [_task_json(task) for task in call.tasks],
                 "label_config": call.label_config,
                 "budget_s": budget_s,
+                **({} if call.context is None else {"context": call.context}),
             }
         )
         timeout = httpx.Timeout(budget_s + GRACE_S, connect=KNOCK_TIMEOUT_S)
@@ -109,6 +113,24 @@ class HttpEngineClient:
             await answer.aclose()
         raise _refusal(answer)
 
+    async def look(self, path: str, *, timeout_s: float) -> bytes | None:
+        """Return what a GET of the engine answers, None where it does not in time."""
+        found = bytearray()
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._client.stream("GET", self._url + path, timeout=timeout_s) as answer,
+            ):
+                if answer.status_code != httpx.codes.OK:
+                    return None
+                async for piece in answer.aiter_bytes():
+                    found += piece
+                    if len(found) > MOST_LOOKED_AT_BYTES:
+                        return None
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return bytes(found)
+
     async def _knock(self) -> None:
         """Find out whether anybody is in, unless somebody answered just now.
 
@@ -142,6 +164,11 @@ class HttpEngineClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _task_json(task: Task) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": task.id, "data": task.data}
+    return shown if task.row is None else {**shown, "row": task.row}
 
 
 class _Streamed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Protocol
 
 import structlog
 
@@ -17,6 +18,14 @@ _CONFIGS_KEPT = 64
 log = structlog.get_logger(__name__)
 
 
+class MakesReleases(Protocol):
+    """Knows what a project serves."""
+
+    def activate(self, project: ProjectKey, label_config: str) -> Served:
+        """Make the project serve what this label config asks for, and return it."""
+        ...
+
+
 class Introductions:
     """Turns label configs into releases; never waits for an engine, never loads a network."""
 
@@ -26,7 +35,7 @@ class Introductions:
         parse: Callable[[str], LabelConfig] = lru_cache(maxsize=_CONFIGS_KEPT)(
             dependencies.parse_label_config
         )
-        self._releasing = Releasing(
+        self._releasing: MakesReleases = dependencies.toolkit or Releasing(
             models=dependencies.models,
             revision=dependencies.revision,
             parse=parse,

@@ -10,6 +10,7 @@ from ml_backend.store.events import Event, EventState
 
 _OF_EVENTS = {
     EventState.QUEUED: SessionState.QUEUED,
+    EventState.WAITING: SessionState.QUEUED,
     EventState.DONE: SessionState.COMPLETED,
     EventState.FAILED: SessionState.FAILED,
 }

@@ -7,6 +7,7 @@ password they would let anyone destroy work.
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from urllib.parse import quote
 
 import orjson
@@ -20,6 +21,7 @@ from ml_backend.errors import (
     ConfigError,
     EngineUnavailable,
     ModelError,
+    ToolkitError,
     Unauthorized,
 )
 from ml_backend.labelstudio.webhooks import ORIGIN_HEADER, SECRET_HEADER
@@ -33,13 +35,16 @@ from ml_backend.web.metrics import Metrics
 from ml_backend.web.openapi import BODIES
 from ml_backend.web.prediction import Predictions
 from ml_backend.web.requests import (
+    SetupRequest,
     origin_of,
     parse_event,
     parse_job,
     parse_predict,
     parse_setup,
+    parse_whole_predict,
     read_body,
 )
+from ml_backend.web.toolkit_setups import ToolkitSetups
 
 _REFUSAL_CHARS = 300
 _READABLE = str.maketrans({" ": "_", '"': "'", "<": "(", ">": ")", "/": "|", "%": None})
@@ -73,6 +78,8 @@ class _Routes:
         self._metrics = metrics
         self._introductions = Introductions(dependencies)
         self._predictions = Predictions(dependencies, self._introductions)
+        toolkit = dependencies.toolkit
+        self._toolkit = None if toolkit is None else ToolkitSetups(toolkit, dependencies.engine)
 
     def health(self) -> Response:
         """Say whether projects can be set up; engines may still be starting or away."""
@@ -97,23 +104,26 @@ class _Routes:
     async def setup(self, request: Request) -> Response:
         """Take in a project and its label config; answer what it serves."""
         body = await read_body(request, self._own.max_request_bytes)
-        return await run_in_threadpool(self._set_up, body)
+        answer = await run_in_threadpool(self._set_up, body)
+        if self._toolkit is not None and answer.status_code == HTTPStatus.OK:
+            setup = parse_setup(body)
+            if await self._toolkit.set_up(_key(setup), setup.label_config):
+                answer = await run_in_threadpool(self._set_up, body)  # it may be another version
+        return answer
 
     def _set_up(self, body: bytes) -> Response:
         setup = parse_setup(body)
-        key = ProjectKey(
-            origin=origin_of(setup.hostname),
-            project_id=setup.project_id,
-            created_at=setup.created_at,
-        )
+        key = _key(setup)
         try:
+            if self._toolkit is not None:
+                self._toolkit.keep(key, setup.extra_params)
             introduced = self._introductions.introduce(
                 key,
                 label_config=setup.label_config,
                 hostname=setup.hostname,
                 access_token=setup.access_token,
             )
-        except (ConfigError, ModelError, EngineUnavailable) as error:
+        except (ConfigError, ModelError, EngineUnavailable, ToolkitError) as error:
             return _refuse(error)
         return json_response(
             {
@@ -132,7 +142,8 @@ class _Routes:
         """Answer one entry per task: a prediction, or {} where none can be had in time."""
         deadline = time.monotonic() + self._own.predict_budget_s
         body = await read_body(request, self._own.max_request_bytes)
-        wanted = await run_in_threadpool(parse_predict, body)
+        parse = parse_predict if self._toolkit is None else parse_whole_predict
+        wanted = await run_in_threadpool(parse, body)
         del body  # up to MAX_REQUEST_MB, of which the tasks' ids and data are kept
         answer = await self._predictions.answer(wanted, deadline=deadline)
         self._metrics.count_tasks(
@@ -193,6 +204,14 @@ class _Routes:
                 status=404,
             )
         return json_response(job_json(event, self._own.training.of_event(event)))
+
+
+def _key(setup: SetupRequest) -> ProjectKey:
+    return ProjectKey(
+        origin=origin_of(setup.hostname),
+        project_id=setup.project_id,
+        created_at=setup.created_at,
+    )
 
 
 def _refuse(error: BackendError) -> Response:

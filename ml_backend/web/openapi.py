@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import FastAPI
+
+from ml_backend.web.api.routing import SECURITY_SCHEMES
+
 
 def _body(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": required}
@@ -52,3 +56,16 @@ BODIES: dict[str, dict[str, Any]] = {
     ),
     "job_status": _body({"job": {"type": "string", "minLength": 1}}, ["job"]),
 }
+
+
+def describe_security(app: FastAPI) -> None:
+    """Have the application's OpenAPI description say what callers of /api/v1 show."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = describe()  # made once; the same object from then on
+        schemes = described.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes.update({name: dict(scheme) for name, scheme in SECURITY_SCHEMES.items()})
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it

@@ -42,8 +42,7 @@ class Predictions:
         """
         count = len(request.tasks)
         try:
-            key, release = await self._until(deadline, lambda: self._release(request))
-            body = await self._ask_twice(request, key, release, deadline)
+            release, body = await self._ask_twice(request, deadline)
         except BadRequest:
             raise
         except BackendError as error:
@@ -98,16 +97,14 @@ class Predictions:
             created_at=created_at,
         )
 
-    async def _ask_twice(
-        self, request: PredictRequest, key: ProjectKey, release: Release, deadline: float
-    ) -> bytes:
-        """Return the engine's answer; one that went away meanwhile is asked once more.
+    async def _ask_twice(self, request: PredictRequest, deadline: float) -> tuple[Release, bytes]:
+        """Return the engine's answer and of which release; one that went away is asked once more.
 
         Not more often: a task may be what kills it.
         """
 
-        def ask() -> Awaitable[bytes]:
-            return self._ask(request, key, release, deadline)
+        def ask() -> Awaitable[tuple[Release, bytes]]:
+            return self._ask(request, deadline)
 
         try:
             return await self._until(deadline, ask)
@@ -117,17 +114,18 @@ class Predictions:
             log.warning("engine is asked once more", reason=error.message)
             return await self._until(deadline, ask)
 
-    async def _ask(
-        self, request: PredictRequest, key: ProjectKey, release: Release, deadline: float
-    ) -> bytes:
+    async def _ask(self, request: PredictRequest, deadline: float) -> tuple[Release, bytes]:
+        # read anew at each attempt: an engine refuses what has been replaced meanwhile
+        key, release = await self._release(request)
         call = EngineCall(
             release=release.version,
             project=key,
             tasks=request.tasks,
             label_config=release.label_config,
             budget_s=max(_LEAST_BUDGET_S, deadline - time.monotonic()),
+            context=request.context,
         )
-        return await self._own.engine.predict(call)
+        return release, await self._own.engine.predict(call)
 
     async def _until(self, deadline: float, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Return the attempt's value, tried again until `deadline` while no engine is there."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ class SetupRequest:
     label_config: str
     hostname: str | None
     access_token: str | None = field(repr=False)
+    extra_params: Any = None  # what is entered for the backend in Label Studio, any JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class PredictRequest:
     project: str  # "<id>.<created_at>", empty if it was not given
     tasks: Sequence[Task]
     label_config: str | None
+    context: Mapping[str, Any] | None = None  # what a person draws; None: nobody does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ def parse_setup(body: bytes) -> SetupRequest:
         label_config=content.schema.replace("\0", ""),
         hostname=_text(content.hostname),
         access_token=_text(content.access_token),
+        extra_params=content.extra_params,
     )
 
 
@@ -103,6 +106,26 @@ def parse_predict(body: bytes) -> PredictRequest:
         project=content.project if isinstance(content.project, str) else "",
         tasks=[_to_task(task, index) for index, task in enumerate(content.tasks)],
         label_config=_text(content.label_config),
+    )
+
+
+def parse_whole_predict(body: bytes) -> PredictRequest:
+    """Return what a /predict request asks for, with all that it says of its tasks.
+
+    Raises:
+        BadRequest: as `parse_predict`.
+    """
+    wanted = parse_predict(body)
+    content = decode_json(body, _WholePredictBody)
+    params = content.params if isinstance(content.params, dict) else {}
+    context = params.get("context")
+    return replace(
+        wanted,
+        tasks=[
+            replace(task, row={name: row[name] for name in row.keys() - {"id", "data"}})
+            for task, row in zip(wanted.tasks, content.tasks, strict=True)
+        ],
+        context=context if isinstance(context, dict) else None,
     )
 
 
@@ -151,6 +174,7 @@ class _SetupBody(msgspec.Struct):
     schema: Any = None
     hostname: Any = None
     access_token: Any = None
+    extra_params: Any = None
 
 
 class _TaskBody(msgspec.Struct):
@@ -162,6 +186,11 @@ class _PredictBody(msgspec.Struct):
     tasks: list[_TaskBody]
     project: Any = None
     label_config: Any = None
+
+
+class _WholePredictBody(msgspec.Struct):
+    tasks: list[dict[str, Any]]
+    params: Any = None
 
 
 class _EventBody(msgspec.Struct):

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ml_backend.domain import Prediction
+from ml_backend.domain import Prediction, ProjectKey
 from ml_backend.store.database import Database
 from ml_backend.store.deliveries import Deliveries
 from ml_backend.store.open_requests import OpenRequests
@@ -59,6 +59,35 @@ def keep(kept: KeptPredictions, wanted: PredictionKey, size: int = 1) -> None:
     """Claim and complete a prediction."""
     assert kept.claim(wanted, "owner", lease_s=LEASE_S).state is ClaimState.CLAIMED
     assert kept.complete(wanted, "owner", prediction(size))
+
+
+class TestExports:
+    def test_finished_tasks_are_those_of_one_project_and_version(
+        self, kept: KeptPredictions
+    ) -> None:
+        project = ProjectKey(origin="http://ls", project_id=1, created_at=2)
+        for task_id in (3, 1):
+            keep(kept, key(task_id))
+        keep(kept, key(1, input_hash="changed data"))
+        keep(kept, key(5, version="v2"))
+        kept.claim(key(7), "owner", lease_s=LEASE_S)
+
+        assert kept.finished_tasks(project, "v1") == [1, 3]
+        assert kept.finished_tasks(project, "v3") == []
+
+    def test_of_a_task_whose_data_changed_the_prediction_used_last_is_given(
+        self, kept: KeptPredictions, clock: ManualClock
+    ) -> None:
+        project = ProjectKey(origin="http://ls", project_id=1, created_at=2)
+        keep(kept, key(), size=1)
+        clock.forward(1)
+        keep(kept, key(input_hash="changed data"), size=2)
+
+        found = kept.newest(project, "v1", 1)
+
+        assert found is not None
+        assert len(found.result) == 2
+        assert kept.newest(project, "v1", 2) is None
 
 
 class TestClaims:

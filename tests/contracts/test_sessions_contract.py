@@ -426,11 +426,11 @@ class TestStoppingAndResuming:
 
     def test_only_what_has_ended_can_be_deleted(self, sessions: Sessions) -> None:
         made = request(sessions)
-        with pytest.raises(StoreError, match="stop it first"):
+        with pytest.raises(Conflict, match="stop it first"):
             sessions.delete(made.id)
         lease = claim(sessions, made)
         sessions.point(lease, POINT)
-        with pytest.raises(StoreError, match="stop it first"):
+        with pytest.raises(Conflict, match="stop it first"):
             sessions.delete(made.id)
         sessions.finish(lease, SessionState.FAILED, message="no")
 

@@ -11,9 +11,17 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from ml_backend.domain import Component
+from ml_backend.domain import Component, ProjectKey
 from ml_backend.errors import StoreError
-from ml_backend.learning import Activation, ActivationState, Origin, Side, Version, VersionState
+from ml_backend.learning import (
+    UPLOADS,
+    Activation,
+    ActivationState,
+    Origin,
+    Side,
+    Version,
+    VersionState,
+)
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
 from ml_backend.store.events import START_TRAINING, Events, EventState
@@ -119,6 +127,28 @@ class TestVersions:
         with pytest.raises(StoreError, match="no version 'v9'"):
             versions.set_state(PROJECT, "v9", VersionState.ARCHIVED)
 
+    def test_versions_are_found_by_name_whosever_they_are(self, versions: Versions) -> None:
+        first, second = version("v1"), version("v1", project=OTHER_PROJECT, created_at=6.0)
+        dataset = ProjectKey(origin="dataset", project_id=2, created_at=3)
+        for one in (first, second, version("v2"), version("v1", project=UPLOADS, created_at=7.0)):
+            versions.add(one)
+        versions.add(version("v3", project=dataset, created_at=8.0))
+
+        assert [one.project for one in versions.named("v1")] == [UPLOADS, OTHER_PROJECT, PROJECT]
+        assert versions.named("v9") == []
+        assert [one.name for one in versions.of_all_projects()] == ["v3", "v1", "v1", "v1", "v2"]
+        assert versions.named("v3")[0].project == dataset
+
+    def test_a_deleted_version_is_gone_and_its_name_is_free(self, versions: Versions) -> None:
+        versions.add(version("v1"))
+        versions.add(version("v1", project=OTHER_PROJECT))
+
+        assert versions.delete(PROJECT, "v1")
+        assert not versions.delete(PROJECT, "v1")
+
+        assert [one.project for one in versions.named("v1")] == [OTHER_PROJECT]
+        versions.add(version("v1", component=component("other")))
+
     def test_no_number_is_given_twice(self, versions: Versions) -> None:
         start = threading.Barrier(8)
 
@@ -192,6 +222,42 @@ class TestActivations:
         self.switch(versions, releases, self.ask(versions, "c1", removed=["a"]))
 
         assert self.served(versions) == {"b": "b1", "c": "c1"}
+
+    def test_whose_version_is_served_is_kept_through_every_change(
+        self, versions: Versions, releases: Releases
+    ) -> None:
+        lent = Origin(version_name="a1", base_requested="auto", version_project=UPLOADS)
+        asked = self.ask(versions, "a1", origins={"a": lent})
+        assert versions.history(PROJECT) == versions.under_way() == [asked]
+        assert asked.origins == {"a": lent}
+        self.switch(versions, releases, asked)
+        claimed = self.ask(versions, "a2")
+        self.switch(versions, releases, claimed)
+
+        by_hand = replace(serving("a1"), version_project=UPLOADS)
+        again = self.ask(versions, "a1", origins={"a": lent})
+        versions.claim(again.id, "engine", 30.0)
+        release = releases.active(PROJECT)
+        assert release is not None
+        versions.switch(again, overrides={"a": by_hand}, release_version=release.version)
+        self.switch(versions, releases, self.ask(versions, "a2"))
+        back = versions.roll_back(PROJECT, reason="a person")
+
+        assert back.origins == {"a": lent}
+        assert versions.under_way() == [back]
+        assert versions.served_everywhere() == {PROJECT: {"a": serving("a2")}}
+
+    def test_changes_written_before_models_were_lent_are_read(
+        self, versions: Versions, database: Database
+    ) -> None:
+        asked = self.ask(
+            versions, "a1", origins={"a": Origin(version_name="a1", base_requested="auto")}
+        )
+        with database.write() as session:
+            old = b'{"a":{"version_name":"a1","base_requested":"auto"}}'
+            session.execute(sa.text("UPDATE activations SET origins = :old"), {"old": old})
+
+        assert versions.history(PROJECT) == [asked]
 
     def test_a_switch_to_an_unknown_release_changes_nothing(
         self, versions: Versions, releases: Releases

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from ml_backend.bootstrap.models import open_version_desk
 from ml_backend.domain import Component, ProjectKey
 from ml_backend.labelstudio.stored_predictions import StoredPredictions
 from ml_backend.learning import Activation, ActivationState, Version, VersionState
 from ml_backend.service.clean_up import CleanedUp, clean_up
 from ml_backend.service.connect import BackendAddress, connect
-from ml_backend.service.versions import VersionDesk
+from ml_backend.settings import Settings
 from ml_backend.store.database import Database
 from ml_backend.store.projects import Projects
-from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Versions
 from tests.differing_networks import make_version
 from tests.e2e.site import SECRET, Site, write_nuclei
@@ -37,7 +37,7 @@ class Swapping:
         self.project = project
         self.folder = folder
         self.versions = Versions(database)
-        self.desk = VersionDesk(versions=self.versions, releases=Releases(database))
+        self.desk = open_version_desk(Settings(), database)
         info = site.client.project(project)
         found = Projects(database).find(info.name_in_setup)
         assert found is not None

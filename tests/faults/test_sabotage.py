@@ -35,12 +35,12 @@ from ml_backend.learning import (
     Version,
     VersionState,
 )
+from ml_backend.recipes import recipe_for
 from ml_backend.store.database import Database
 from ml_backend.store.projects import Projects
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.versions import Versions
 from ml_backend.training.gate import ENOUGH_IMAGES, LEAST_PRECISION
-from ml_backend.training.parameters import recipe_for
 from ml_backend.training.split import decide_sides
 from tests.image_server import ImageServer, Reply
 from tests.running_backend import RunningBackend, running_backend

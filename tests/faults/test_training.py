@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from ml_backend.learning import ENDED, Session, SessionState, TrainingParameters
-from ml_backend.training.folders import ASIDE
-from ml_backend.training.publishing import project_slug
+from ml_backend.model_files.folders import ASIDE
+from ml_backend.model_files.version_folders import project_slug
 from tests.image_server import Reply
 from tests.running_backend import STOP_WITHIN_S, running_backend, wait_until_gone
 from tests.training_site import PROJECT, QUICK, TrainingSite, training_site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ import structlog
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from ml_backend.bootstrap.sessions import training_desk
+from ml_backend.bootstrap.models import open_model_desk, open_version_desk
+from ml_backend.bootstrap.sessions import session_debugger, session_starter, training_desk
 from ml_backend.domain import Component, DefaultModels
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.settings import Settings
+from ml_backend.store.census import CensusTaker
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
+from ml_backend.store.datasets import Datasets
 from ml_backend.store.events import Events
+from ml_backend.store.idempotency import IdempotencyKeys
 from ml_backend.store.projects import Projects
+from ml_backend.store.readiness import look_at_records
 from ml_backend.store.releases import Releases
+from ml_backend.store.tokens import Tokens
 from ml_backend.store.versions import Versions
 from ml_backend.web.app import create_app
 from ml_backend.web.dependencies import WebDependencies
@@ -81,6 +88,11 @@ class Backend:
         return self.client.post("/predict", json=body)
 
 
+def models_of(folder: Path) -> Settings:
+    """Return settings with a folder of their own for Cellpose's weights."""
+    return Settings(model="auto", cellpose_local_models_path=folder / "cellpose")
+
+
 MakeBackend = Callable[..., Backend]
 Logged = list[MutableMapping[str, Any]]
 
@@ -112,14 +124,28 @@ def make_backend(tmp_path: Path, empty_records: Path) -> Iterator[MakeBackend]:
                 "program_version": "0.1.0",
                 "predict_budget_s": 5.0,
                 "max_request_bytes": 1_000_000,
+                "infer_budget_s": 30.0,
+                "max_model_bytes": 2_000_000,
+                "uploads_folder": tmp_path / "incoming",
                 "label_studio_url": None,
                 "parse_label_config": parse_label_config,
                 "projects": Projects(database),
                 "components": Components(database),
                 "releases": Releases(database),
                 "versions": Versions(database),
-                "training": training_desk(Settings(model="auto"), database),
+                "version_desk": open_version_desk(Settings(model="auto"), database),
+                "model_desk": open_model_desk(models_of(tmp_path), database),
+                "training": training_desk(database),
+                "starter": session_starter(
+                    Settings(model="auto", data_roots=str(tmp_path / "data")), database
+                ),
+                "debugger": session_debugger(database),
+                "datasets": Datasets(database),
                 "events": Events(database),
+                "tokens": Tokens(database),
+                "idempotency": IdempotencyKeys(database),
+                "records": partial(look_at_records, database),
+                "census": CensusTaker(database),
                 "engine": engine,
                 "poll_s": 0.02,
                 **settings,

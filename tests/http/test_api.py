@@ -1,20 +1,18 @@
-"""/api/v1: sessions and versions for people and programs on this machine."""
+"""/api/v1: sessions for people and programs on this machine, and who may call."""
 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from ml_backend.domain import Component, ProjectKey
+from ml_backend.domain import ProjectKey
 from ml_backend.learning import (
     EpochPoint,
     Lease,
@@ -22,11 +20,8 @@ from ml_backend.learning import (
     SessionState,
     TrainingParameters,
     Trigger,
-    Version,
-    VersionState,
 )
 from ml_backend.store.database import Database
-from ml_backend.store.releases import Releases
 from ml_backend.store.sessions import Sessions
 from tests.http.conftest import COMPONENT, Backend, MakeBackend
 
@@ -168,8 +163,8 @@ def test_an_unknown_project_is_404_and_says_which_there_are(api: TestClient) -> 
     for answer in (
         api.post("/api/v1/sessions", json={"project": 8}),
         api.get("/api/v1/sessions?project=8"),
-        api.post("/api/v1/versions/rollback", json={"project": "8"}),
-        api.get("/api/v1/versions?project=nonsense"),
+        api.post("/api/v1/models/rollback", json={"project": "8"}),
+        api.get("/api/v1/models?project=nonsense"),
     ):
         assert "set up: 1." in problem(answer, 404, "request.not_found")
 
@@ -264,7 +259,9 @@ def test_a_session_does_not_jump_the_queue_of_its_controls(
     ("method", "path"),
     [
         *(("GET", path) for path in ("", "/curves", "/curves.png", "/manifest")),
-        *(("POST", path) for path in ("/stop", "/resume")),
+        *(("GET", path) for path in ("/debug", "/events")),
+        *(("POST", path) for path in ("/stop", "/resume", "/restart")),
+        ("DELETE", ""),
     ],
 )
 def test_an_unknown_session_is_404(api: TestClient, method: str, path: str) -> None:
@@ -357,165 +354,11 @@ def test_curves_are_keyed_by_epoch(api: TestClient, sessions: Sessions) -> None:
     )
 
 
-# Versions
-
-
-def trained(backend: Backend, name: str, **more: Any) -> Version:
-    """Return a version that a session has made."""
-    component = Component(
-        name=name,
-        architecture="residual-unet",
-        sha256=name.encode().hex().ljust(64, "0"),
-        path=f"/secret/{name}",
-        licence="CC0-1.0",
-        diameter=30.0,
-    )
-    version = Version(
-        **{
-            "project": PROJECT,
-            "name": name,
-            "state": VersionState.CANDIDATE,
-            "controls": ("cells",),
-            "component": component,
-            "session_id": "s",
-            "parent": "cells-1",
-            "created_at": 1.0,
-            "metrics": {"rise": 0.1},
-            **more,
-        }
-    )
-    backend.own.versions.add(version)
-    return version
-
-
-def test_versions_are_listed_with_what_they_serve(backend: Backend, api: TestClient) -> None:
-    trained(backend, "v1", created_at=1.0)
-    trained(backend, "v2", created_at=2.0, message="It does not score better.")
-
-    page = api.get("/api/v1/versions?project=1").json()
-
-    assert [item["name"] for item in page["items"]] == ["v2", "v1"]
-    assert page["items"][0]["message"] == "It does not score better."
-    assert (page["items"][0]["serves"], page["items"][0]["metrics"]) == ([], {"rise": 0.1})
-    assert "/secret/" not in str(page)
-    assert page == api.get("/api/v1/versions").json()
-
-
-def test_pictures_of_a_version_that_learned_classes_are_shown(
-    backend: Backend, api: TestClient, tmp_path: Path
-) -> None:
-    folder = tmp_path / "classes-1"
-    folder.mkdir()
-    (folder / "weights.safetensors").write_bytes(b"weights")
-    (folder / "embedding.png").write_bytes(b"picture")
-    named = ["embedding.png", "../../secret.png", "gone.png", 7]
-    (folder / "manifest.json").write_text(json.dumps({"pictures": named}))
-    component = Component(
-        name="classes-1",
-        architecture="classifier",
-        sha256="c" * 64,
-        path=str(folder / "weights.safetensors"),
-        licence="CC0-1.0",
-    )
-    trained(backend, "classes-1", component=component)
-    trained(backend, "v1")
-
-    listed = api.get("/api/v1/versions/classes-1/pictures")
-    picture = api.get("/api/v1/versions/classes-1/pictures/embedding.png")
-
-    assert listed.json() == {"items": ["embedding.png"]}
-    assert (picture.content, picture.headers["content-type"]) == (b"picture", "image/png")
-    for path in ("classes-1/pictures/weights.safetensors", "v1/pictures", "none/pictures"):
-        problem(api.get(f"/api/v1/versions/{path}"), 404, "request.not_found")
-
-
-def test_lists_of_versions_and_changes_have_pages(backend: Backend, api: TestClient) -> None:
-    for number in range(3):
-        trained(backend, f"v{number}", created_at=float(number))
-        api.post(f"/api/v1/versions/v{number}/activate")
-
-    for what, name in (("versions", "name"), ("activations", "reason")):
-        first = api.get(f"/api/v1/{what}?limit=2").json()
-        second = api.get(f"/api/v1/{what}", params={"limit": 2, "after": first["next"]}).json()
-        wrong = api.get(f"/api/v1/{what}?after=nothing")
-
-        together = [item[name] for item in first["items"] + second["items"]]
-        assert [text[-2:] for text in together] == ["v2", "v1", "v0"]
-        assert second["next"] is None
-        problem(wrong, 404, "request.not_found")
-
-
-def test_an_activation_is_asked_for_and_can_be_followed(backend: Backend, api: TestClient) -> None:
-    trained(backend, "v1")
-
-    answer = api.post("/api/v1/versions/v1/activate")
-
-    asked = answer.json()
-    assert (answer.status_code, asked["state"]) == (202, "requested")
-    assert asked["versions"] == {"cells": "v1"}
-    assert api.get("/api/v1/activations?project=1").json()["items"] == [asked]
-
-
-def test_what_cannot_be_served_is_not_activated(backend: Backend, api: TestClient) -> None:
-    trained(backend, "broken", state=VersionState.REFUSED, message="Its checksum is wrong.")
-
-    refused = api.post("/api/v1/versions/broken/activate")
-    unknown = api.post("/api/v1/versions/v9/activate")
-    elsewhere = api.post("/api/v1/versions/v9/activate?project=1")
-    nothing_before = api.post("/api/v1/versions/rollback", json={"project": 1})
-
-    assert "Its checksum is wrong." in problem(refused, 409, "request.conflict")
-    assert "v9" in problem(unknown, 404, "request.not_found")
-    assert "v9" in problem(elsewhere, 404, "request.not_found")
-    problem(nothing_before, 409, "request.conflict")
-    assert api.get("/api/v1/activations").json()["items"] == []
-
-
-def test_a_version_name_that_two_projects_have_needs_its_project(
-    backend: Backend, api: TestClient
-) -> None:
-    backend.setup("5.6")
-    other = ProjectKey(origin="http://ls.example", project_id=5, created_at=6)
-    trained(backend, "v1")
-    trained(backend, "v1", project=other)
-
-    ambiguous = api.post("/api/v1/versions/v1/activate")
-    chosen = api.post("/api/v1/versions/v1/activate?project=5")
-
-    assert "'http://ls.example#5.6'" in problem(ambiguous, 400, "request.invalid")
-    assert chosen.json()["project"]["id"] == 5
-
-
-def test_a_rollback_asks_for_what_was_served_before(backend: Backend, api: TestClient) -> None:
-    releases: Releases = backend.own.releases
-    active = releases.active(PROJECT)
-    assert active is not None
-    for name in ("v1", "v2"):
-        version = trained(backend, name)
-        api.post(f"/api/v1/versions/{name}/activate")
-        (activation,) = backend.own.versions.due()
-        served_by(backend, activation.id, version, active.version)
-
-    answer = api.post("/api/v1/versions/rollback", json={"project": 1})
-
-    assert answer.json()["versions"] == {"cells": "v1"}
-
-
-def served_by(backend: Backend, activation_id: int, version: Version, release: str) -> None:
-    """Do what an engine does with an activation."""
-    from ml_backend.store.versions import Serving
-
-    activation = backend.own.versions.claim(activation_id, "engine", 60)
-    assert activation is not None
-    serving = Serving(component=version.component, base_requested="auto", version_name=version.name)
-    backend.own.versions.switch(
-        activation, overrides={"cells": serving}, release_version=release, owner="engine"
-    )
-
-
 # Who may call
 
 ROUTES = [
+    ("GET", "/api/v1/whoami"),
+    ("GET", "/api/v1/load"),
     ("GET", "/api/v1/sessions"),
     ("POST", "/api/v1/sessions"),
     ("GET", f"/api/v1/sessions/{NOWHERE}"),
@@ -524,11 +367,23 @@ ROUTES = [
     ("GET", f"/api/v1/sessions/{NOWHERE}/curves.png"),
     ("POST", f"/api/v1/sessions/{NOWHERE}/stop"),
     ("POST", f"/api/v1/sessions/{NOWHERE}/resume"),
-    ("GET", "/api/v1/versions"),
-    ("GET", "/api/v1/versions/x/pictures"),
-    ("GET", "/api/v1/versions/x/pictures/cluster-1.png"),
-    ("POST", "/api/v1/versions/rollback"),
-    ("POST", "/api/v1/versions/x/activate"),
+    ("POST", f"/api/v1/sessions/{NOWHERE}/restart"),
+    ("GET", f"/api/v1/sessions/{NOWHERE}/debug"),
+    ("GET", f"/api/v1/sessions/{NOWHERE}/events"),
+    ("DELETE", f"/api/v1/sessions/{NOWHERE}"),
+    ("GET", "/api/v1/training-parameters"),
+    ("GET", "/api/v1/datasets"),
+    ("GET", "/api/v1/datasets/x/models"),
+    ("GET", "/api/v1/models"),
+    ("POST", "/api/v1/models"),
+    ("POST", "/api/v1/models/rollback"),
+    ("GET", "/api/v1/models/x"),
+    ("DELETE", "/api/v1/models/x"),
+    ("GET", "/api/v1/models/x/weights"),
+    ("GET", "/api/v1/models/x/pictures"),
+    ("GET", "/api/v1/models/x/pictures/cluster-1.png"),
+    ("POST", "/api/v1/models/x/activate"),
+    ("POST", "/api/v1/models/x/archive"),
     ("GET", "/api/v1/activations"),
 ]
 
@@ -621,6 +476,7 @@ def test_the_description_has_an_answer_for_every_route(backend: Backend) -> None
         if path.startswith("/api/v1/"):
             for operation in methods.values():
                 good = {code for code in operation["responses"] if code.startswith("2")}
-                assert len(good) == 1
-                assert operation["responses"][good.pop()]["content"]
+                assert len(good - {"204"}) <= 1 <= len(good)
+                for code in good - {"204"}:
+                    assert operation["responses"][code]["content"]
                 assert "application/problem+json" in operation["responses"]["404"]["content"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from ml_backend.domain import ProjectKey, Task
 from ml_backend.errors import EngineError, EngineUnavailable
 from ml_backend.web.dependencies import EngineBrokeOff, EngineCall
-from ml_backend.web.engine_client import HttpEngineClient
+from ml_backend.web.engine_client import MOST_LOOKED_AT_BYTES, HttpEngineClient
 
 CALL = EngineCall(
     release="cells-1-abc",
@@ -148,3 +149,64 @@ def test_what_can_be_asked_again_is_told_from_what_cannot(
     outcomes = ask(Engine(at_predict=failure))
 
     assert type(outcomes[0]) is error
+
+
+def look(handle: Handle, *, timeout_s: float = 5.0) -> bytes | None:
+    """Return what a look at an engine that answers as `handle` does gives."""
+
+    async def call() -> bytes | None:
+        transport = httpx.MockTransport(handle)
+        client = HttpEngineClient("http://engine/", "secret", transport=transport)
+        try:
+            return await client.look("/metrics", timeout_s=timeout_s)
+        finally:
+            await client.close()
+
+    return asyncio.run(call())
+
+
+def answering(answer: httpx.Response | httpx.HTTPError, *, delay_s: float = 0.0) -> Handle:
+    """Return an engine that answers so."""
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        assert (request.method, str(request.url)) == ("GET", "http://engine/metrics")
+        assert request.headers["authorization"] == "Bearer secret"
+        await asyncio.sleep(delay_s)
+        if isinstance(answer, httpx.HTTPError):
+            raise answer
+        return answer
+
+    return handle
+
+
+def test_a_look_is_answered_with_what_the_engine_says() -> None:
+    assert look(answering(httpx.Response(200, content=b"text"))) == b"text"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadError("broke off"),
+        httpx.ReadTimeout("slow"),
+        httpx.Response(503, content=b"x"),
+        httpx.Response(401, content=b"x"),
+        httpx.Response(200, content=b"x" * (MOST_LOOKED_AT_BYTES + 1)),
+    ],
+    ids=repr,
+)
+def test_a_look_at_an_engine_that_is_not_well_is_nothing(
+    answer: httpx.Response | httpx.HTTPError,
+) -> None:
+    assert look(answering(answer)) is None
+
+
+def test_a_look_never_waits_longer_than_it_may() -> None:
+    started = time.monotonic()
+
+    assert look(answering(httpx.Response(200), delay_s=30.0), timeout_s=0.1) is None
+    assert time.monotonic() - started < 5
+
+
+def test_a_look_where_no_engine_is_named_is_nothing() -> None:
+    assert asyncio.run(HttpEngineClient("", None).look("/health", timeout_s=1.0)) is None

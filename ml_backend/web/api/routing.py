@@ -16,6 +16,22 @@ PROBLEM_TYPE: Final = "application/problem+json"
 PROBLEM_STATUSES: Final = (400, 401, 403, 404, 409, 413, 422, 500, 502, 503)
 
 JSON: Final = "application/json"
+ROLE_KEY: Final = "x-role"  # of a route in the OpenAPI description: the role that it needs
+SECURITY_SCHEMES: Final[Mapping[str, dict[str, str]]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": (
+            "A token of `ml-backend tokens create`, with the role predict, train or admin; each "
+            "may do what the one before it may."
+        ),
+    },
+    "password": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "BASIC_AUTH_USER and BASIC_AUTH_PASS; counts as admin.",
+    },
+}
 
 
 def problem_responses() -> dict[int | str, dict[str, Any]]:
@@ -34,6 +50,7 @@ def add_route(
     status: int = 200,
     answers: Mapping[str, Any] | None = None,
     body: Mapping[str, Any] | None = None,
+    also: Mapping[int, str] | None = None,
 ) -> None:
     """Add a route.
 
@@ -46,6 +63,7 @@ def add_route(
         status: Of a successful answer.
         answers: Media type -> JSON schema ({} = any) of a successful answer; None = no body.
         body: The request body as OpenAPI describes it (`json_body`).
+        also: Other statuses of successful answers, without a body -> what they mean.
     """
     content = {media: {"schema": schema} for media, schema in (answers or {}).items()}
     described: dict[str, Any] = {"description": "Successful"}
@@ -57,8 +75,15 @@ def add_route(
         methods=[method],
         status_code=status,
         response_class=Response,
-        responses={status: described},
-        openapi_extra=None if body is None else {"requestBody": dict(body)},
+        responses={
+            status: described,
+            **{other: {"description": text} for other, text in (also or {}).items()},
+        },
+        openapi_extra={
+            **({} if body is None else {"requestBody": dict(body)}),
+            "security": [{scheme: []} for scheme in SECURITY_SCHEMES],
+            ROLE_KEY: role.value,
+        },
         dependencies=[Depends(allow(role))],
     )
 

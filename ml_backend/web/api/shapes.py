@@ -1,4 +1,4 @@
-"""What /api/v1 answers: sessions and versions as JSON, and how OpenAPI describes it."""
+"""What /api/v1 answers: changes and projects as JSON, and how OpenAPI describes it."""
 
 from __future__ import annotations
 
@@ -6,52 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ml_backend.domain import Component, ProjectKey
-from ml_backend.learning import Activation, Session, SessionState, Version
-
-_FOR_TRAINERS = frozenset({"furthest", "tries"})  # counted across processes; nobody else's
-
-
-def session_json(session: Session) -> dict[str, Any]:
-    """Return a session without its manifest, which may be long."""
-    return {
-        "id": session.id,
-        "project": project_json(session.project),
-        "state": session.state,
-        "currently_training": session.state is SessionState.RUNNING,
-        "stop_requested": session.stop_requested,
-        "trigger": session.trigger,
-        "owner": session.owner,
-        "controls": list(session.controls),
-        "parameters": session.parameters.canonical(),
-        "created_at": moment_json(session.created_at),
-        "started_training_at": moment_json(session.started_at),
-        "finished_training_at": moment_json(session.finished_at),
-        "heartbeat_at": moment_json(session.heartbeat_at),
-        "attempts": session.attempts,
-        "progress": {
-            name: value for name, value in session.progress.items() if name not in _FOR_TRAINERS
-        },
-        "message": session.message,
-        "version": session.version,
-        "report": dict(session.report),
-    }
-
-
-def version_json(version: Version, *, serves: list[str]) -> dict[str, Any]:
-    """Return a version; `serves` names the controls that it feeds now."""
-    return {
-        "name": version.name,
-        "project": project_json(version.project),
-        "state": version.state,
-        "controls": list(version.controls),
-        "serves": serves,
-        "session": version.session_id,
-        "parent": version.parent,
-        "created_at": moment_json(version.created_at),
-        "component": component_json(version.component),
-        "metrics": dict(version.metrics),
-        "message": version.message,
-    }
+from ml_backend.learning import Activation
 
 
 def activation_json(activation: Activation) -> dict[str, Any]:
@@ -106,7 +61,7 @@ _TEXTS = {"type": "array", "items": _TEXT}
 _OBJECT: dict[str, Any] = {"type": "object"}
 _WHOLE = {"type": "integer"}
 
-PROJECT_SCHEMA = {
+PROJECT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"key": _TEXT, "id": _WHOLE, "created_at": _MOMENT, "label_studio": _TEXT},
     "example": {
@@ -116,74 +71,10 @@ PROJECT_SCHEMA = {
         "label_studio": "http://localhost:8080",
     },
 }
-SESSION_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "id": _TEXT,
-        "project": PROJECT_SCHEMA,
-        "state": {"type": "string", "enum": [state.value for state in SessionState]},
-        "currently_training": {"type": "boolean"},
-        "stop_requested": {"type": "boolean"},
-        "trigger": _TEXT,
-        "owner": _TEXT_OR_NULL,
-        "controls": _TEXTS,
-        "parameters": _OBJECT,
-        "created_at": _MOMENT,
-        "started_training_at": _MOMENT,
-        "finished_training_at": _MOMENT,
-        "heartbeat_at": _MOMENT,
-        "attempts": _WHOLE,
-        "progress": {
-            **_OBJECT,
-            "example": {"phase": "training", "epoch": 12, "epochs": 100, "eta_s": 310.0},
-        },
-        "message": _TEXT_OR_NULL,
-        "version": _TEXT_OR_NULL,
-        "report": _OBJECT,
-    },
-}
 PICTURES_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"items": {"type": "array", "items": {"type": "string"}}},
     "required": ["items"],
-}
-CURVES_SCHEMA = {
-    "type": "object",
-    "additionalProperties": {
-        "type": "object",
-        "properties": {
-            name: {"type": ["number", "null"]}
-            for name in ("loss", "lr", "val_loss", "ap50", "ap75", "ap90", "seconds", "step")
-        },
-    },
-    "example": {
-        "1": {
-            "loss": 0.61,
-            "lr": 0.0001,
-            "val_loss": 0.66,
-            "ap50": 0.02,
-            "ap75": 0.0,
-            "ap90": 0.0,
-            "seconds": 9.1,
-            "step": 20,
-        }
-    },
-}
-VERSION_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "name": _TEXT,
-        "project": PROJECT_SCHEMA,
-        "state": _TEXT,
-        "controls": _TEXTS,
-        "serves": _TEXTS,
-        "session": _TEXT_OR_NULL,
-        "parent": _TEXT,
-        "created_at": _MOMENT,
-        "component": _OBJECT,
-        "metrics": _OBJECT,
-        "message": _TEXT_OR_NULL,
-    },
 }
 ACTIVATION_SCHEMA = {
     "type": "object",

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ml_backend.cli import app
 from ml_backend.imaging.samples import fluorescent_nuclei
+from tests.infer_files import READERS
 from tests.terminal import Terminal
 
 pytestmark = pytest.mark.unhurried
@@ -62,6 +63,34 @@ def test_too_few_iterations_find_other_objects(terminal: Terminal) -> None:
 
     assert done.returncode == 0, done.stderr
     assert not np.array_equal(masks(terminal, "hasty"), masks(terminal, "default"))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "name"),
+    [
+        ("png", "nuclei_masks.png"),
+        ("npy", "nuclei_masks.npy"),
+        ("roi", "nuclei_rois.zip"),
+        ("geojson", "nuclei_masks.geojson"),
+        ("coco", "nuclei_coco.json"),
+    ],
+)
+def test_every_format_holds_the_same_masks(terminal: Terminal, file_format: str, name: str) -> None:
+    done = predict(terminal, f"--model nuclei-1 --format {file_format} --output {file_format}")
+
+    assert done.returncode == 0, done.stderr
+    assert name in done.stdout
+    content = (terminal.folder / file_format / name).read_bytes()
+    assert np.array_equal(READERS[file_format](content, (96, 96)), masks(terminal, "default"))
+
+
+def test_flows_are_written_beside_the_masks(terminal: Terminal) -> None:
+    done = predict(terminal, "--model nuclei-1 --flows --output flows")
+
+    assert done.returncode == 0, done.stderr
+    assert "nuclei_flows_xy.npy" in done.stdout
+    assert np.load(terminal.folder / "flows" / "nuclei_flows_xy.npy").shape == (2, 96, 96)
+    assert (terminal.folder / "flows" / "nuclei_flows_hsv.png").is_file()
 
 
 @pytest.mark.parametrize(

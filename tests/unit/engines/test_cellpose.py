@@ -231,3 +231,40 @@ def test_warming_returns_what_was_measured(component: Component) -> None:
 
     assert profile.device == "cpu"
     assert profile.precision in profile.tile_ms
+
+
+def test_flows_are_handed_out_with_the_instances_that_they_made(
+    segmenter: CellposeSegmenter, component: Component
+) -> None:
+    image, truth = discs(22, 12, 160)
+
+    found, flows = segmenter.segment_with_flows(
+        image, DEFAULTS, component=component, priority=Priority.BATCH
+    )
+
+    (block,) = flows.final_positions()
+    assert np.array_equal(found.labels, segment(segmenter, component, image).labels)
+    assert flows.xy.shape == (2, 160, 160)
+    assert flows.cell_probability.shape == (160, 160)
+    assert flows.cell_probability[truth > 0].mean() > 0 > flows.cell_probability[truth == 0].mean()
+    for number in range(1, int(found.labels.max()) + 1):
+        mask = found.labels == number
+        middle = np.argwhere(mask).mean(axis=0)[:, None]
+        assert np.median(np.abs(block.ends[:, mask] - middle)) < 4
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (30, 40)])
+def test_an_image_with_nothing_in_it_has_flows_of_nothing(
+    shape: tuple[int, int], segmenter: CellposeSegmenter, component: Component
+) -> None:
+    image = Image(pixels=np.zeros((*shape, 1), np.uint8), sha256=f"blank {shape}")
+
+    found, flows = segmenter.segment_with_flows(
+        image, DEFAULTS, component=component, priority=Priority.BATCH
+    )
+
+    (block,) = flows.final_positions()
+    assert len(found.scores) == 0
+    assert not flows.xy.any()
+    assert (flows.cell_probability < 0).all()
+    assert np.array_equal(block.ends, np.indices(shape))

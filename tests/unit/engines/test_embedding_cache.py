@@ -76,6 +76,15 @@ def test_vectors_come_back_and_others_are_missing(cache: EmbeddingCache) -> None
     assert cache.get_many([], EMBEDDER) == {}
 
 
+def test_it_counts_what_it_was_asked_for(cache: EmbeddingCache) -> None:
+    cache.put_many(vectors("a", "b"), EMBEDDER)
+
+    cache.get_many(["b", "c", "a", "b"], EMBEDDER)
+    cache.get_many([], EMBEDDER)
+
+    assert cache.asked == (2, 1)
+
+
 def test_embedders_do_not_see_each_others_vectors(cache: EmbeddingCache) -> None:
     cache.put_many(vectors("a"), EMBEDDER)
 

@@ -81,6 +81,15 @@ def test_requests_at_the_same_time_share_one_computation() -> None:
     assert len(results) == len(computed) == 1
 
 
+def test_it_counts_what_it_was_asked_for() -> None:
+    cache = FlowCache(10_000)
+
+    for key in ("a", "b", "a", "a"):
+        get(cache, key)
+
+    assert cache.asked == (2, 2)
+
+
 def test_a_failed_computation_is_tried_again() -> None:
     cache = FlowCache(10_000)
 

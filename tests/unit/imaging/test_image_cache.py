@@ -55,6 +55,15 @@ def test_the_same_content_under_two_keys_is_stored_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "content").iterdir())) == 1
 
 
+def test_it_counts_what_it_was_asked_for_and_what_it_keeps(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, max_bytes=1000)
+    keep(cache, "key", b"pixels")
+    for key in ("key", "other", "key"):
+        cache.find(key)
+
+    assert (cache.asked, cache.size) == ((2, 1), 6)
+
+
 def test_a_truncated_file_is_not_served(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, max_bytes=1000)
     keep(cache, "key", b"pixels").path.write_bytes(b"pix")

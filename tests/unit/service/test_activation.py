@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_backend.bootstrap.models import open_version_desk
 from ml_backend.domain import (
     Component,
     DefaultModels,
@@ -20,6 +21,7 @@ from ml_backend.domain import (
 from ml_backend.errors import (
     CheckpointInvalid,
     ConfigError,
+    Conflict,
     LabelStudioError,
     OutOfMemory,
     StoreError,
@@ -32,7 +34,7 @@ from ml_backend.service.ahead import Ahead
 from ml_backend.service.predictions import PredictionRequest
 from ml_backend.service.releasing import Releasing
 from ml_backend.service.repair import Repairs
-from ml_backend.service.versions import VersionDesk
+from ml_backend.settings import Settings
 from ml_backend.store.components import Components
 from ml_backend.store.database import Database
 from ml_backend.store.deliveries import Deliveries
@@ -103,7 +105,7 @@ class Engine:
         self.predictions = FakeAhead()
         self.proven: list[str] = []
         self.faults: dict[str, Exception] = {}  # by the network's name
-        self.desk = VersionDesk(versions=self.versions, releases=self.releases)
+        self.desk = replace(open_version_desk(Settings(), database), versions=self.versions)
         updates = ProjectUpdates(database)
         self.repairs = Repairs(
             self.projects, self.releases, self.versions, updates, self.way, clock=clock
@@ -678,3 +680,120 @@ def test_of_two_versions_with_the_same_weights_the_activated_one_is_named(engine
     assert engine.versions.serving(PROJECT)["cells"].version_name == "two"
     assert engine.state_of("one") is VersionState.CANDIDATE
     assert engine.state_of("two") is VersionState.PUBLISHED
+
+
+# Models that were trained elsewhere
+
+DATASET = ProjectKey(origin="dataset", project_id=4, created_at=7)
+
+
+def bring(engine: Engine, name: str, owner: ProjectKey = DATASET) -> Component:
+    """Keep a model of a dataset."""
+    component = network(name)
+    engine.versions.add(
+        Version(
+            project=owner,
+            name=name,
+            state=VersionState.CANDIDATE,
+            controls=("masks",),
+            component=component,
+            session_id=None,
+            parent="base",
+            created_at=engine.clock(),
+            metrics={},
+            message="Trained on a folder.",
+        )
+    )
+    return component
+
+
+def lend(engine: Engine, name: str, owner: ProjectKey = DATASET) -> None:
+    """Have a model of a dataset served by the project."""
+    engine.desk.activate(owner, name, by="a test", target=PROJECT)
+    engine.activator.work()
+
+
+def owner_s(engine: Engine, name: str, owner: ProjectKey = DATASET) -> Version:
+    version = engine.versions.get(owner, name)
+    assert version is not None
+    return version
+
+
+def test_a_model_of_a_dataset_is_served_rolled_back_and_served_again(engine: Engine) -> None:
+    engine.publish("own")
+    bring(engine, "lent")
+    engine.swap("own")
+    with_own = engine.served
+
+    lend(engine, "lent")
+    with_lent = engine.served
+    by_setup = engine.releasing.activate(PROJECT, CONFIG).release.version
+    engine.desk.rollback(PROJECT, by="a test")
+    engine.activator.work()
+    after_rollback = engine.served
+    lend(engine, "lent")
+    engine.desk.rollback(PROJECT, by="a test")
+    engine.activator.work()
+
+    assert with_lent.startswith("lent-")
+    assert by_setup == with_lent  # nothing is lost when Label Studio asks
+    assert after_rollback == with_own == engine.served
+    assert owner_s(engine, "lent").state is VersionState.PUBLISHED
+    assert engine.versions.get(PROJECT, "lent") is None
+
+
+def test_a_rollback_to_a_model_of_a_dataset_knows_whose_it_is(engine: Engine) -> None:
+    engine.publish("own")
+    bring(engine, "lent")
+    lend(engine, "lent")
+    engine.swap("own")
+
+    engine.desk.rollback(PROJECT, by="a test")
+    engine.activator.work()
+
+    assert engine.served.startswith("lent-")
+    assert engine.versions.serving(PROJECT)["cells"].version_project == DATASET
+    with pytest.raises(Conflict, match="project 1 serves it for cells"):
+        engine.desk.delete(DATASET, "lent")
+
+
+def test_what_it_is_served_for_is_what_the_control_asked_for(engine: Engine) -> None:
+    bring(engine, "lent")
+    lend(engine, "lent")
+    with_lent = engine.served
+    other = CONFIG.replace('toName="image">', 'toName="image" model_channels="1">', 1)
+
+    engine.introduce(other)
+    elsewhere = engine.served
+    engine.introduce(CONFIG)
+
+    assert elsewhere.startswith("base-")  # as with models that were trained for the project
+    assert engine.served == with_lent
+
+
+def test_a_control_that_asks_for_something_else_by_then_keeps_what_it_has(
+    engine: Engine,
+) -> None:
+    bring(engine, "lent")
+    engine.desk.activate(DATASET, "lent", by="a test", target=PROJECT)
+    engine.introduce(CONFIG.replace('toName="image">', 'toName="image" model_channels="1">', 1))
+    engine.activator.work()
+
+    state, message = engine.last()
+    assert state is ActivationState.FAILED
+    assert "lent was activated for auto" in str(message)
+    assert "It could not be put into service" in str(owner_s(engine, "lent").message)
+
+
+def test_a_model_of_a_dataset_that_cannot_be_loaded_is_refused_where_it_is_listed(
+    engine: Engine,
+) -> None:
+    bring(engine, "lent")
+    engine.publish("lent")  # the project has one of that name, which is fine
+    engine.faults["lent"] = CheckpointInvalid("The file is damaged.")
+
+    lend(engine, "lent")
+
+    assert engine.last() == (ActivationState.FAILED, "The file is damaged.")
+    assert owner_s(engine, "lent").state is VersionState.REFUSED
+    assert engine.state_of("lent") is VersionState.CANDIDATE

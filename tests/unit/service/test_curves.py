@@ -15,7 +15,15 @@ from PIL import Image
 
 from ml_backend.learning import EpochPoint
 from ml_backend.service.axes import Axis, epoch_ticks, text_of
-from ml_backend.service.curves import BLUE, GREEN, ORANGE, PURPLE, curves_json, curves_picture
+from ml_backend.service.curves import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PIXELS,
+    PURPLE,
+    curves_json,
+    curves_picture,
+)
 
 Picture = npt.NDArray[np.uint8]
 
@@ -155,3 +163,21 @@ def test_numbers_are_written_short() -> None:
     assert [text_of(value) for value in (0.12345, 1e-4, 7.0, math.nan)] == [
         *("0.123", "0.0001", "7", "no number")
     ]
+
+
+def test_scores_of_pixels_are_there_where_there_is_a_test_set() -> None:
+    scored = point(2, pixels=(0.9, 0.8, 0.85, 0.74))
+
+    curves = curves_json([point(1), scored])
+
+    assert curves["1"]["pixel_iou"] is None
+    assert [curves["2"][name] for name in PIXELS] == [0.9, 0.8, 0.85, 0.74]
+    assert not set(PIXELS) & set(curves_json([point(1)])["1"])
+
+
+def test_the_picture_of_a_test_set_has_a_panel_more() -> None:
+    without = drawn(point(1), point(2))
+    scored = drawn(point(1, pixels=(0.9, 0.8, 0.85, 0.7)), point(2, pixels=(0.9, 0.8, 0.85, 0.7)))
+
+    assert scored.shape[0] > without.shape[0]
+    assert share_of(scored, PURPLE) > 100 > share_of(without, PURPLE)

@@ -8,9 +8,11 @@ from time import monotonic, sleep
 
 import pytest
 
+from ml_backend.datasets import DATASET_CONTROLS, DatasetSource
 from ml_backend.domain import Component
-from ml_backend.learning import SessionState, Trigger
+from ml_backend.learning import SessionState, TrainingParameters, Trigger
 from ml_backend.service.learning_loop import LearningLoop
+from ml_backend.store.datasets import Datasets
 from tests.unit.service.learning_desk import BASE, KEY, LearningDesk, label_config, open_desk
 
 
@@ -375,3 +377,40 @@ def test_masks_and_choices_of_a_project_are_trained_in_sessions_of_their_own(
 
     controls = sorted(session.controls for session in desk.all_sessions())
     assert controls == [("cells",), ("kind",), ("sorts",), ("sorts/labels",)]
+
+
+def test_a_session_about_a_dataset_waits_for_nothing(desk: LearningDesk) -> None:
+    dataset = Datasets(desk.database).register(DatasetSource(root="/data/nuclei"))
+    session = desk.sessions.request(
+        dataset.key,
+        controls=DATASET_CONTROLS,
+        trigger=Trigger.PERSON,
+        parameters=TrainingParameters(),
+        dataset=dataset.name,
+    )
+
+    desk.loop.start_sessions()
+
+    assert desk.woken == [session.id]
+    assert desk.label_studio.asked == []
+
+
+def test_a_restart_runs_although_nobody_has_annotated_since(desk: LearningDesk) -> None:
+    trained(desk)
+    (first,) = desk.all_sessions()
+    desk.woken.clear()
+    again = desk.sessions.request(
+        KEY,
+        controls=first.controls,
+        trigger=Trigger.PERSON,
+        parameters=first.parameters,
+        restarted_from=first.id,
+    )
+
+    desk.start_sessions()
+
+    assert desk.woken == [again.id]
+    assert {session.state for session in desk.all_sessions()} == {
+        SessionState.QUEUED,
+        SessionState.COMPLETED,
+    }

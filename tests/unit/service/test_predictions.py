@@ -29,6 +29,14 @@ def test_every_task_gets_its_prediction_in_order(bench: Bench) -> None:
     assert all(entry is not None and len(entry.result) == 1 for entry in answers)
 
 
+def test_it_counts_what_it_was_asked_for(bench: Bench) -> None:
+    bench.segmenter.gate.set()
+    bench.service.predict(bench.request({1: "a", 2: "b"}))
+    bench.service.predict(bench.request({2: "b", 3: "c"}))
+
+    assert bench.service.asked() == (1, 3)
+
+
 def test_a_failed_task_does_not_spoil_the_batch(bench: Bench) -> None:
     bench.segmenter.gate.set()
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ml_backend.bootstrap.models import open_version_desk
 from ml_backend.domain import Component, ProjectKey
-from ml_backend.errors import Conflict, NotFound
-from ml_backend.learning import Version, VersionState
-from ml_backend.service.versions import VersionDesk
+from ml_backend.errors import BadRequest, ConfigError, Conflict, NotFound, StoreError
+from ml_backend.learning import UPLOADS, Origin, Version, VersionState
+from ml_backend.settings import Settings
 from ml_backend.store.activation_rows import Serving
 from ml_backend.store.database import Database
+from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Versions
 from tests.fakes import ManualClock
@@ -26,7 +29,8 @@ class Office:
     def __init__(self, database: Database) -> None:
         self.clock = ManualClock()
         self.versions, self.releases = Versions(database, clock=self.clock), Releases(database)
-        self.desk = VersionDesk(versions=self.versions, releases=self.releases)
+        self.projects = Projects(database)
+        self.desk = replace(open_version_desk(Settings(), database), versions=self.versions)
 
     def publish(self, name: str, state: VersionState = VersionState.CANDIDATE) -> Component:
         self.clock.forward(1)
@@ -141,3 +145,175 @@ def test_what_is_served_or_about_to_be_is_not_put_away(office: Office) -> None:
     office.desk.archive(PROJECT, "one")
 
     assert office.desk.get(PROJECT, "one").state is VersionState.ARCHIVED
+
+
+# Models from elsewhere
+
+CONFIG = (
+    '<View><Image name="image" value="$image"/>'
+    '<PolygonLabels name="cells" toName="image"><Label value="Cell"/></PolygonLabels>'
+    '<BrushLabels name="brush" toName="image" model_channels="1"><Label value="Cell"/>'
+    "</BrushLabels>"
+    '<Choices name="kind" toName="image"><Choice value="a"/><Choice value="b"/></Choices></View>'
+)
+DATASET = ProjectKey(origin="dataset", project_id=4, created_at=7)
+
+
+def elsewhere(office: Office, owner: ProjectKey, *, architecture: str = "residual-unet") -> None:
+    """Keep a model of a dataset, of another project, or an uploaded one."""
+    office.projects.record(PROJECT, hostname=None, access_token=None, label_config=CONFIG)
+    component = Component(
+        name="mine", architecture=architecture, sha256="m" * 64, path="/m", licence="CC0-1.0"
+    )
+    office.versions.add(
+        Version(
+            project=owner,
+            name="mine",
+            state=VersionState.CANDIDATE,
+            controls=("masks",),
+            component=component,
+            session_id=None,
+            parent="base",
+            created_at=office.clock(),
+            metrics={},
+        )
+    )
+
+
+@pytest.mark.parametrize("owner", [DATASET, UPLOADS])
+def test_a_model_without_a_project_needs_one(office: Office, owner: ProjectKey) -> None:
+    elsewhere(office, owner)
+
+    with pytest.raises(BadRequest, match="name the project"):
+        office.desk.activate(owner, "mine", by="Ada")
+
+
+@pytest.mark.parametrize("owner", [DATASET, UPLOADS, replace(PROJECT, project_id=9)])
+def test_it_goes_to_all_mask_controls_with_what_each_asks_for(
+    office: Office, owner: ProjectKey
+) -> None:
+    elsewhere(office, owner)
+
+    asked = office.desk.activate(owner, "mine", by="Ada", target=PROJECT)
+
+    assert asked.project == PROJECT
+    assert asked.origins == {
+        "cells": Origin(version_name="mine", base_requested="auto", version_project=owner),
+        "brush": Origin(
+            version_name="mine", base_requested="auto (channels 1)", version_project=owner
+        ),
+    }
+    assert office.versions.history(PROJECT) == [asked]
+
+
+def test_it_goes_to_the_controls_that_are_named(office: Office) -> None:
+    elsewhere(office, UPLOADS)
+
+    asked = office.desk.activate(
+        UPLOADS, "mine", by="Ada", target=PROJECT, controls=["brush", "brush"]
+    )
+
+    assert set(asked.components) == {"brush"}
+
+
+@pytest.mark.parametrize("controls", [["kind"], ["cells", "other"], []])
+def test_it_goes_to_no_other_controls(office: Office, controls: list[str]) -> None:
+    elsewhere(office, UPLOADS)
+
+    with pytest.raises(BadRequest, match="it has cells, brush"):
+        office.desk.activate(UPLOADS, "mine", by="Ada", target=PROJECT, controls=controls)
+
+
+def test_what_answers_for_choices_goes_nowhere_else(office: Office) -> None:
+    elsewhere(office, replace(PROJECT, project_id=9), architecture="classifier")
+
+    with pytest.raises(Conflict, match="classes of its own"):
+        office.desk.activate(replace(PROJECT, project_id=9), "mine", by="Ada", target=PROJECT)
+
+
+def test_a_project_without_mask_controls_takes_no_network(office: Office) -> None:
+    elsewhere(office, UPLOADS)
+    config = '<View><Image name="image" value="$image"/></View>'
+    office.projects.record(PROJECT, hostname=None, access_token=None, label_config=config)
+
+    with pytest.raises((Conflict, ConfigError)):
+        office.desk.activate(UPLOADS, "mine", by="Ada", target=PROJECT)
+
+
+def test_a_project_that_nobody_introduced_takes_no_network(office: Office) -> None:
+    elsewhere(office, UPLOADS)
+
+    with pytest.raises(NotFound, match="not introduced"):
+        office.desk.activate(UPLOADS, "mine", by="Ada", target=replace(PROJECT, project_id=9))
+
+
+def test_a_version_can_be_kept_from_some_of_its_controls(office: Office) -> None:
+    office.publish("one")
+
+    asked = office.desk.activate(PROJECT, "one", by="Ada", controls=["nuclei"])
+
+    assert set(asked.components) == {"nuclei"}
+    assert asked.origins["nuclei"].version_project is None
+
+
+def test_a_version_of_the_project_can_also_go_to_other_controls(office: Office) -> None:
+    office.projects.record(PROJECT, hostname=None, access_token=None, label_config=CONFIG)
+    office.publish("one")
+
+    asked = office.desk.activate(PROJECT, "one", by="Ada", controls=["cells", "brush"])
+
+    assert asked.origins["cells"] == Origin(version_name="one", base_requested=None)
+    assert asked.origins["brush"].version_project == PROJECT
+
+
+# Deleting
+
+
+def test_a_version_whose_folder_is_gone_can_be_deleted(office: Office) -> None:
+    office.publish("one")
+
+    office.desk.delete(PROJECT, "one")
+
+    assert office.versions.all(PROJECT) == []
+    with pytest.raises(NotFound):
+        office.desk.delete(PROJECT, "one")
+
+
+def test_a_folder_that_cannot_be_removed_leaves_a_version_to_delete_again(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"sha256": "' + "one" * 8 + '"}')
+    weights = str(folder / "weights.safetensors")
+    office.versions.add(
+        Version(
+            project=PROJECT,
+            name="one",
+            state=VersionState.CANDIDATE,
+            controls=("cells",),
+            component=Component(
+                name="one",
+                architecture="residual-unet",
+                sha256="one" * 8,
+                path=weights,
+                licence="CC0-1.0",
+            ),
+            session_id=None,
+            parent="base",
+            created_at=office.clock(),
+            metrics={},
+        )
+    )
+
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("ml_backend.service.versions.remove_folder", refuse)
+    with pytest.raises(StoreError, match="Permission denied"):
+        office.desk.delete(PROJECT, "one")
+    assert office.desk.get(PROJECT, "one").state is VersionState.ARCHIVED
+    monkeypatch.undo()
+
+    office.desk.delete(PROJECT, "one")
+    assert not folder.exists()

@@ -51,6 +51,26 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
     )
     op.create_index("idempotency_by_age", "idempotency", ["created_at"])
+    op.create_table(
+        "deleted_sessions",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("deleted_at", sa.Double, nullable=False),
+    )
+    op.create_table(
+        "trainers",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("seen_at", sa.Double, nullable=False),
+    )
+    op.create_table(
+        "toolkit_values",
+        sa.Column("project", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("writer", sa.Text, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("updated_at", sa.Double, nullable=False),
+    )
+    op.add_column("events", sa.Column("project", sa.Text))
     op.add_column("sessions", sa.Column("dataset", sa.Text))
     op.add_column("sessions", sa.Column("label", sa.Text))
     op.add_column("sessions", sa.Column("base", sa.Text))

@@ -1,4 +1,4 @@
-"""`ml-backend versions` on records that sessions and engines have written."""
+"""What `ml-backend models` changes, on records that sessions and engines have written."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from ml_backend.cli import app
+from ml_backend.datasets import DatasetSource
 from ml_backend.domain import Component, ProjectKey
 from ml_backend.learning import ActivationState, Version, VersionState
 from ml_backend.store.database import Database
+from ml_backend.store.datasets import Datasets
 from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
 from ml_backend.store.versions import Serving, Versions
@@ -57,11 +59,11 @@ def versions(records: Database) -> Versions:
 
 @pytest.fixture
 def run(tmp_path: Path, records: Database) -> Run:
-    """Return what runs `ml-backend versions` on the records."""
+    """Return what runs `ml-backend models` on the records."""
     environment = {"DATA_DIR": str(tmp_path), "COLUMNS": "40", "LOG_LEVEL": "ERROR"}
 
     def run(*arguments: str) -> Result:
-        return CliRunner(env=environment).invoke(app, ["versions", *arguments])
+        return CliRunner(env=environment).invoke(app, ["models", *arguments])
 
     return run
 
@@ -107,14 +109,7 @@ def serve(records: Database, versions: Versions) -> None:
     )
 
 
-def test_without_versions_the_list_says_so(run: Run) -> None:
-    listed = run("list")
-
-    assert (listed.exit_code, listed.stdout) == (0, "")
-    assert "Nothing was trained yet" in listed.stderr
-
-
-def test_versions_are_listed_newest_first_with_what_became_of_them(
+def test_models_are_listed_newest_first_with_what_became_of_them(
     run: Run, records: Database, versions: Versions
 ) -> None:
     numbers = {"candidate": {"mean": 0.5812}, "active": {"mean": 0.2}}
@@ -130,11 +125,11 @@ def test_versions_are_listed_newest_first_with_what_became_of_them(
 
     head, newest, oldest = run("list", "--project", "3").stdout.splitlines()
 
-    assert head.split()[:3] == ["version", "project", "state"]
+    assert head.split()[:3] == ["name", "kind", "licence"]
     assert newest.split()[0] == "nuclei-1-p3-v2"
-    assert newest.rstrip().endswith("[too little] better.")
+    assert "[too little] better. (its weights are not on this machine)" in newest
     assert oldest.split()[0] == "nuclei-1-p3-v1"
-    assert oldest.split()[3:6] == ["cells", "0.200", "0.581"]
+    assert oldest.split()[3:9] == ["project", "3", "cells", "(3)", "0.200", "0.581"]
     assert "cells" not in newest
 
 
@@ -149,7 +144,34 @@ def test_an_activation_is_asked_for_and_shown_among_the_changes(
     assert activation.state is ActivationState.REQUESTED
     assert activation.components == {"cells": component("v1")}
     assert f"change {activation.id} is asked for" in done.stdout
-    assert "A person activated v1" in run("list", "--changes").stdout
+    assert "A person activated v1" in run("changes").stdout
+    assert "A person activated v1" in run("changes", "--project", "3").stdout
+
+
+def test_a_model_of_a_dataset_is_served_by_the_project_that_is_named(
+    run: Run, records: Database, versions: Versions
+) -> None:
+    config = (
+        '<View><Image name="image" value="$image"/><PolygonLabels name="cells" toName="image">'
+        '<Label value="Cell"/></PolygonLabels><BrushLabels name="brush" toName="image">'
+        '<Label value="Cell"/></BrushLabels></View>'
+    )
+    Projects(records).record(PROJECT, hostname=None, access_token=None, label_config=config)
+    dataset = Datasets(records).register(DatasetSource(root="/data/nuclei"))
+    trained(versions, "v1", project=dataset.key, controls=("masks",))
+
+    nowhere = run("activate", "v1")
+    everywhere = run("activate", "v1", "--project", "3")
+    chosen = run("activate", "v1", "--project", "3", "--control", "brush")
+    wrong = run("activate", "v1", "--project", "3", "--control", "other")
+
+    assert "name the project" in nowhere.stderr
+    assert (everywhere.exit_code, chosen.exit_code) == (0, 0), chosen.output
+    assert "it has cells, brush" in wrong.stderr
+    assert [set(one.components) for one in versions.history(PROJECT)] == [
+        {"brush"},
+        {"cells", "brush"},
+    ]
 
 
 def test_rollback_goes_back_step_by_step(run: Run, records: Database, versions: Versions) -> None:
@@ -194,24 +216,32 @@ def test_a_name_that_two_projects_have_needs_the_project(
     trained(versions, "v1", project=OTHER)
 
     ambiguous = run("activate", "v1")
-    by_number = run("activate", "v1", "--project", "3")
-    chosen = run("activate", "v1", "--project", str(OTHER))
+    by_number = run("activate", "v1", "--of", "3")
+    chosen = run("activate", "v1", "--of", str(OTHER))
+    served_there = run("activate", "v1", "--project", str(PROJECT))
 
     assert str(PROJECT) in ambiguous.stderr
     assert str(OTHER) in by_number.stderr
-    assert (ambiguous.exit_code, by_number.exit_code, chosen.exit_code) == (1, 1, 0)
-    assert versions.history(PROJECT) == []
-    assert len(versions.history(OTHER)) == 1
+    assert (ambiguous.exit_code, by_number.exit_code) == (1, 1)
+    assert (chosen.exit_code, served_there.exit_code) == (0, 0)
+    assert len(versions.history(OTHER)) == len(versions.history(PROJECT)) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["activate", "v9"], "There is no version 'v9'"),
+        (["activate", "v9"], "There is no model 'v9'"),
+        (["activate", "nuclei-1"], "is built in"),
         (["activate", "broken"], "Its checksum is wrong."),
         (["activate", "v1", "--project", "8"], "There is no project '8'"),
         (["rollback", "8"], "There is no project '8'"),
         (["list", "--project", "8"], "There is no project '8'"),
+        (["list", "--dataset", "x"], "There is no dataset 'x'"),
+        (["changes", "--project", "8"], "There is no project '8'"),
+        (["archive", "v9"], "There is no model 'v9'"),
+        (["delete", "v9", "--yes"], "There is no model 'v9'"),
+        (["delete", "cpsam", "--yes"], "is built in"),
+        (["show", "v9"], "There is no model 'v9'"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
@@ -225,6 +255,24 @@ def test_what_cannot_be_done_is_one_sentence(
     assert failed.stderr.startswith("error: ")
     assert reason in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_a_model_is_put_away_and_deleted_unless_it_is_served(
+    run: Run, records: Database, versions: Versions
+) -> None:
+    trained(versions, "v1")
+    trained(versions, "v2")
+    run("activate", "v1")
+    serve(records, versions)
+
+    served = run("archive", "v1"), run("delete", "v1", "--yes")
+    away = run("archive", "v2")
+    not_sure = run("delete", "v2")
+    gone = run("delete", "v2", "--yes")
+
+    assert all("project 3 serves it for cells; roll back" in one.stderr for one in served)
+    assert (away.exit_code, not_sure.exit_code, gone.exit_code) == (0, 1, 0)
+    assert [one.name for one in versions.all(PROJECT)] == ["v1"]
 
 
 def test_a_clean_up_without_a_way_to_label_studio_says_what_to_set(run: Run) -> None:
