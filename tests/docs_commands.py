@@ -159,6 +159,17 @@ def check_nothing(_command: Command) -> None:
     """Nothing can be said of it without running it, which the test does that the row names."""
 
 
+def check_toolkit(command: Command) -> None:
+    """It installs what the Makefile installs for the tests, or starts a project as they do."""
+    if command.words[0] == "label-studio-ml":
+        tested = (ROOT / "tests" / "toolkit_server.py").read_text(encoding="utf-8")
+        assert all(f'"{word}"' in tested for word in command.words[1:] if not word.isdigit())
+        return
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    wanted = " ".join(word for word in command.words[2:] if word != ".")
+    assert wanted in makefile, command
+
+
 def check_copy(command: Command) -> None:
     """What is copied exists, and the example says what to fill in."""
     assert command.words == ("cp", ".env.example", ".env")
@@ -294,6 +305,18 @@ TABLE: Sequence[Row] = (
     Row(pattern=r"ml-backend predict .*", check=check_ml_backend, run_by=TYPED),
     Row(pattern=r"ml-backend doctor( --project \S+)?", check=check_ml_backend, run_by=TYPED),
     Row(pattern=r"ml-backend connect .*", check=check_ml_backend, run_by=CONNECTING),
+    Row(
+        pattern=r"ml-backend serve --toolkit \S+",
+        check=check_ml_backend,
+        run_by="tests/e2e/test_toolkit_classes.py",
+    ),
+    Row(
+        pattern=(
+            r"(pip install (--no-deps \.|label-studio-ml\S+ .*)|label-studio-ml (init|start) .*)"
+        ),
+        check=check_toolkit,
+        run_by="tests/toolkit_server.py",
+    ),
     Row(pattern=r"([A-Z_]+=\S+ )*ml-backend serve", check=check_ml_backend, run_by=SERVING),
     Row(
         pattern=r"([A-Z_]+=\S+ )*ml-backend (web|engine|trainer)",
@@ -329,6 +352,16 @@ TABLE: Sequence[Row] = (
         pattern=r"ml-backend projects \w+.*",
         check=check_ml_backend,
         run_by="tests/unit/cli/test_projects_command.py",
+    ),
+    Row(
+        pattern=r"ml-backend (--server \S+ sessions|infer) .*",
+        check=check_ml_backend,
+        run_by="tests/http/test_commands_of_a_server.py",
+    ),
+    Row(
+        pattern=r"ml-backend train .*",
+        check=check_ml_backend,
+        run_by="tests/unit/cli/test_train_command.py",
     ),
     Row(
         pattern=r"ml-backend sessions \w+.*",

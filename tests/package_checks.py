@@ -13,11 +13,18 @@ import numpy as np
 import torch
 
 from ml_backend.domain import Component, Image, LabelImage, Priority, SegmentationOptions
-from ml_backend.engines.cellpose import CellposeSegmenter, open_segmenter
+from ml_backend.engines.batching import DeviceThread
+from ml_backend.engines.cellpose import CellposeSegmenter
+from ml_backend.engines.device_profile import DeviceProfile, Precision
+from ml_backend.engines.network_store import NetworkStore
 from ml_backend.imaging.samples import fluorescent_nuclei
 from ml_backend.model_files.hashes import file_sha256
 from ml_backend.service.package_import import UnpackedModel, unpack_package
 
+PLAIN = Precision(dtype=torch.float32, channels_last=False)
+MEASURED = DeviceProfile(
+    device="cpu", device_name="CPU", precision=PLAIN.name, tile_ms={}, disagreement={}
+)
 NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
 
 
@@ -69,17 +76,16 @@ def nuclei(seed: int = 1, shape: tuple[int, int] = (300, 340)) -> Image:
 
 
 def masks_of(component: Component, image: Image, diameter: float | None = None) -> LabelImage:
-    """Return what the engine makes of an image with a network, in an engine of its own."""
-    with open_segmenter(torch.device("cpu")) as segmenter:
-        return _segment(segmenter, component, image, diameter)
-
-
-def _segment(
-    segmenter: CellposeSegmenter, component: Component, image: Image, diameter: float | None
-) -> LabelImage:
-    options = SegmentationOptions(diameter=diameter)
-    found = segmenter.segment(image, options, component=component, priority=Priority.INTERACTIVE)
-    return found.labels
+    """Return what the engine makes of an image with a network, in float32, with empty caches."""
+    networks = NetworkStore(DeviceThread(torch.device("cpu")))
+    networks._measured[component.architecture] = (PLAIN, MEASURED)  # takes seconds
+    with CellposeSegmenter(networks) as segmenter:
+        return segmenter.segment(
+            image,
+            SegmentationOptions(diameter=diameter),
+            component=component,
+            priority=Priority.INTERACTIVE,
+        ).labels
 
 
 def overlaps_inside(expected: LabelImage, found: LabelImage, margin: int = 12) -> list[float]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,40 +20,9 @@ from ml_backend.client.inference import FORMATS
 from ml_backend.client.training_options import DatasetLayout
 from ml_backend.errors import BackendError, BadRequest, Conflict, Forbidden, NotFound
 from ml_backend.learning import SessionState
+from tools.checking import check, refused
 
 ANSWERED_WITHIN_S = 10.0  # a start: it only queues
-
-
-class NotAsItShouldBe(Exception):
-    """A call did something else than it should; the text says what."""
-
-
-def check(is_right: bool, sentence: str) -> None:
-    """Go on if something is as it should be.
-
-    Raises:
-        NotAsItShouldBe
-    """
-    if not is_right:
-        raise NotAsItShouldBe(sentence)
-
-
-@contextmanager
-def refused(kind: type[BackendError], what: str) -> Iterator[None]:
-    """Go on if what happens within is refused with an error of this kind.
-
-    Raises:
-        NotAsItShouldBe: it is not.
-    """
-    try:
-        yield
-    except kind:
-        return
-    except BackendError as error:
-        raise NotAsItShouldBe(
-            f"{what} is refused, but as {type(error).__name__}: {error}"
-        ) from error
-    raise NotAsItShouldBe(f"{what} is not refused")
 
 
 @dataclass(frozen=True, kw_only=True)

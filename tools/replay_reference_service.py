@@ -23,7 +23,8 @@ from ml_backend.client import Client  # noqa: E402 - after the path is set
 from ml_backend.client.address import DEFAULT_URL  # noqa: E402
 from ml_backend.errors import BackendError  # noqa: E402
 from ml_backend.settings import read_client_settings  # noqa: E402
-from tools.reference_life import Material, NotAsItShouldBe, ReferenceLife  # noqa: E402
+from tools.checking import NotAsItShouldBe  # noqa: E402
+from tools.reference_life import Material, ReferenceLife  # noqa: E402
 
 
 def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

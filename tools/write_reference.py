@@ -143,12 +143,15 @@ Two codes are not in the tree: `http.404` and its like for addresses that do not
 
 def cli_page() -> str:
     """Return the page of all commands."""
-    parts = []
+    general: Any = app.registered_callback
+    rows = [row for row in map(_param_row, *_parameters(general.callback)) if row]
+    heads = ("argument", "value", "without it", "meaning")
+    parts = [f"## Before the command\n\n{_table(heads, rows)}"]
     for name, function in _commands(app):
         parts.append(f"## ml-backend {name}\n\n{_paragraph(function.__doc__)}")
         rows = [row for row in map(_param_row, *_parameters(function)) if row]
         if rows:
-            parts.append(_table(("argument", "value", "without it", "meaning"), rows))
+            parts.append(_table(heads, rows))
     return _page(
         "Commands",
         """\

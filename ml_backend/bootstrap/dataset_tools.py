@@ -20,7 +20,7 @@ from ml_backend.engines.cellpose import open_segmenter
 from ml_backend.errors import TrainingError
 from ml_backend.learning import Promotion, Session
 from ml_backend.model_files.version_folders import Publisher
-from ml_backend.service.curves import curves_picture, curves_title
+from ml_backend.service.curves import curves_picture
 from ml_backend.settings import Settings
 from ml_backend.store.database import Database
 from ml_backend.store.datasets import Datasets
@@ -104,7 +104,7 @@ class DatasetWorkshop:
             StoreError
         """
         base = self._base()
-        start = self._frozen.start() or self._restarted() or base
+        start = self._frozen.start() or self._restarted(base) or base
         return SessionTools(
             dataset=partial(
                 self._frozen.load_or,
@@ -130,11 +130,13 @@ class DatasetWorkshop:
         requested = self._session.base or self._settings.model
         return resolver(self._settings, str(self._device), self._database)(requested)
 
-    def _restarted(self) -> Component | None:
+    def _restarted(self, base: Component) -> Component | None:
         """Return what the session goes on from, where it goes on from another one."""
         if self._session.restarted_from is None:
             return None
-        return open_restart(self._settings, self._database, self._session, self._folder).start()
+        return open_restart(
+            self._settings, self._database, self._session, self._folder, base
+        ).start()
 
     def _build(self, keep: Keep) -> Dataset:
         builder = FolderDataset(
@@ -161,8 +163,10 @@ class DatasetWorkshop:
         return stored
 
     def _pictures(self) -> Mapping[str, bytes]:
-        points = Sessions(self._database).curve(self._session.id)
-        return {CURVES: curves_picture(points, title=curves_title(self._session))}
+        session = self._session
+        title = " · ".join(filter(None, (f"Session {session.id}", session.dataset, session.label)))
+        points = Sessions(self._database).curve(session.id)
+        return {CURVES: curves_picture(points, title=title)}
 
 
 def _nothing() -> Sequence[Component]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ml_backend.bootstrap.dataset_archives import is_address
 from ml_backend.bootstrap.dataset_tools import CURVES
@@ -35,8 +35,6 @@ from ml_backend.store.projects import Projects
 from ml_backend.store.sessions import Sessions
 from ml_backend.training.dataset_source import find_files
 from ml_backend.training.interruption import Interruption
-
-MIN_MASKS: Final = 5  # objects on an image, as in Cellpose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +95,7 @@ class LocalTraining:
         """
         usual = learning_defaults(self._settings).parameters
         fields = read_parameters(parameters, of_project=False)
-        asked = replace(usual, **{"min_train_masks": MIN_MASKS, **fields})
+        asked = replace(usual, **fields)
         base = self._resolve(model)
         recipe_for(base.architecture, asked, images=1)
         images = _count(source)

@@ -10,7 +10,8 @@ import redis
 from ml_backend.bootstrap.images import build_fetcher
 from ml_backend.bootstrap.label_studio import configured_access
 from ml_backend.bootstrap.networks import records_for, resolver
-from ml_backend.bootstrap.records import prepare_records, secret_of
+from ml_backend.bootstrap.records import open_database, prepare_records, secret_of
+from ml_backend.bootstrap.toolkit_class import component_of, open_class
 from ml_backend.domain import Component, FetchedFile
 from ml_backend.engines.device_profile import open_device
 from ml_backend.engines.embedder_catalogue import resolve_embedder
@@ -20,6 +21,7 @@ from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.service.checks import Check
 from ml_backend.service.doctor import Instruments, run_checks
 from ml_backend.settings import Settings
+from ml_backend.store.toolkit_values import ToolkitValues
 
 TIMEOUT_S = 5.0
 
@@ -30,9 +32,13 @@ def examine(settings: Settings, *, backend_url: str, project: str | None) -> lis
     fetcher = build_fetcher(settings)
 
     def resolve_model() -> Component:
+        if settings.toolkit_model is not None:
+            prepare_records(settings)
+            database = open_database(settings)
+            return component_of(open_class(settings, database, ToolkitValues(database)))
         device = str(open_device(settings.device))
-        database = records_for(settings, settings.model)
-        return resolver(settings, device, database)(settings.model)
+        records = records_for(settings, settings.model)
+        return resolver(settings, device, records)(settings.model)
 
     def fetch(url: str, task_id: int) -> FetchedFile:
         return fetcher.fetch(url, task_id=task_id, access=access)

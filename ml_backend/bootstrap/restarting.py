@@ -20,7 +20,9 @@ from ml_backend.training.restarting import Restart
 from ml_backend.training.training_checkpoint import load_weights
 
 
-def open_restart(settings: Settings, database: Database, session: Session, folder: Path) -> Restart:
+def open_restart(
+    settings: Settings, database: Database, session: Session, folder: Path, base: Component
+) -> Restart:
     """Return what finds the network that a session goes on from.
 
     Args:
@@ -28,6 +30,7 @@ def open_restart(settings: Settings, database: Database, session: Session, folde
         database: The records.
         session: That goes on from another one.
         folder: Its own.
+        base: The network that it would start from otherwise.
     """
     sessions, versions = Sessions(database), Versions(database)
 
@@ -48,4 +51,5 @@ def open_restart(settings: Settings, database: Database, session: Session, folde
         find_version=version_of,
         folder_of=lambda session_id: sessions_folder(settings) / session_id,
         write_checkpoint=write_checkpoint,
+        base=base,
     )

@@ -253,7 +253,9 @@ class Workshop:
         """Return what the session goes on from, where it goes on from another one."""
         if self._session.restarted_from is None:
             return None
-        return open_restart(self._settings, self._database, self._session, self._folder).start()
+        return open_restart(
+            self._settings, self._database, self._session, self._folder, self._subject.base
+        ).start()
 
     def _first_start(self) -> Component:
         served = self._served() if self._session.parameters.from_active else []

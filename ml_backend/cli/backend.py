@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated
 
-import click
 import typer
 
 from ml_backend.cli.console import fail, sentences
@@ -16,6 +16,8 @@ from ml_backend.settings import read_client_settings, read_settings
 
 ASKING = frozenset({"export", "infer", "models", "projects", "sessions"})
 """The commands that can ask a server."""
+
+_given_server: ContextVar[str | None] = ContextVar("server", default=None)
 
 
 def remember_server(
@@ -29,7 +31,7 @@ def remember_server(
     ] = None,
 ) -> None:
     """Cell masks, classes and learning models for Label Studio."""
-    context.obj = server
+    _given_server.set(server)
     command = context.invoked_subcommand or ""
     if command not in ASKING:
         only_here(command)
@@ -41,19 +43,13 @@ def named_server() -> str | None:
     Raises:
         SettingsError: ML_BACKEND_URL is no address.
     """
-    return _given_server() or read_client_settings().ml_backend_url
+    return _given_server.get() or read_client_settings().ml_backend_url
 
 
 def only_here(command: str) -> None:
     """Refuse --server for a command that no server can be asked for."""
-    if _given_server() is not None:
+    if _given_server.get() is not None:
         fail(f"`ml-backend {command}` works on this machine only; leave --server away.", 2)
-
-
-def _given_server() -> str | None:
-    context = click.get_current_context(silent=True)
-    given = None if context is None else context.find_root().obj
-    return given if isinstance(given, str) else None
 
 
 @contextmanager

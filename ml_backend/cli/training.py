@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ml_backend.cli.console import begin, complaints, console, fail, sentences, show_table
 from ml_backend.cli.training_texts import (
+    EpochLines,
     curve_lines,
     doing_text,
-    epoch_line,
     epochs_table,
     facts_text,
     table_of_test,
@@ -91,8 +91,9 @@ def train(
         typer.Option(min=1, help="Scores without a rise until it ends; default: its own."),
     ] = None,
     min_masks: Annotated[
-        int, typer.Option(min=0, help="Images with fewer objects are left out, empty ones not.")
-    ] = 5,
+        int | None,
+        typer.Option(min=0, help="Images with fewer objects are left out, empty ones never."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Longest training; default: what TRAINING_MINUTES says.")
     ] = None,
@@ -172,12 +173,7 @@ def _say_what_begins(beginning: Beginning) -> None:
     session = beginning.session
     count = "" if beginning.images is None else f"{beginning.images} images of "
     base = "" if beginning.base is None else f", from {beginning.base}"
-    complaints.print(
-        f"session {session.id}: trains on {count}{session.dataset}{base}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    _complain(f"session {session.id}: trains on {count}{session.dataset}{base}")
 
 
 def _run(training: LocalTraining, beginning: Beginning) -> Result:
@@ -190,6 +186,7 @@ def _run(training: LocalTraining, beginning: Beginning) -> Result:
         TextColumn("{task.fields[facts]}"),
         TimeElapsedColumn(),
         console=complaints,
+        disable=not complaints.is_terminal,
     ) as bar:
         listener = _listener(bar)
 
@@ -202,22 +199,18 @@ def _run(training: LocalTraining, beginning: Beginning) -> Result:
 
 def _listener(bar: Progress) -> Callable[[Mapping[str, Any]], None]:
     """Return what shows progress: a bar in a terminal, elsewhere a line for each epoch."""
+    if not complaints.is_terminal:
+        return EpochLines(_complain)
     task = bar.add_task("starting", total=None, facts="")
-    shown = [0]
 
     def listen(progress: Mapping[str, Any]) -> None:
-        epoch = progress.get("epoch") or 0
-        if complaints.is_terminal:
-            bar.update(
-                task,
-                description=doing_text(progress),
-                completed=epoch,
-                total=progress.get("epochs"),
-                facts=facts_text(progress),
-            )
-        elif epoch > shown[0]:
-            shown[0] = epoch
-            complaints.print(epoch_line(progress), highlight=False, soft_wrap=True)
+        bar.update(
+            task,
+            description=doing_text(progress),
+            completed=progress.get("epoch") or 0,
+            total=progress.get("epochs"),
+            facts=facts_text(progress) if progress.get("phase") == "training" else "",
+        )
 
     return listen
 
@@ -226,7 +219,7 @@ def _say_what_came(result: Result, output: Path | None) -> None:
     session = result.session
     left_out = list(session.report.get("left_out", ()))
     for sentence in left_out[:_SHOWN]:
-        complaints.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        _complain(sentence)
     if len(left_out) > _SHOWN:
         _say(f"`ml-backend sessions show {session.id}` names {len(left_out) - _SHOWN} more.")
     if result.points:
@@ -266,6 +259,10 @@ def _copy(folder: Path, output: Path | None) -> None:
 
 def _say(sentence: str) -> None:
     console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _complain(sentence: str) -> None:
+    complaints.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def train_session(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -42,8 +42,26 @@ def facts_text(progress: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+class EpochLines:
+    """Says a line for each epoch that is over, for logs."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last: Mapping[str, Any] = {}  # of the epoch that goes on
+
+    def __call__(self, progress: Mapping[str, Any]) -> None:
+        """Hear of progress."""
+        before = self._last
+        is_training = progress.get("phase") == "training"
+        if before and (not is_training or progress.get("epoch") != before.get("epoch")):
+            self._say(epoch_line(before))
+            self._last = {}
+        if is_training and progress.get("epoch"):
+            self._last = dict(progress)
+
+
 def epoch_line(progress: Mapping[str, Any]) -> str:
-    """Return a line for an epoch that begins, for logs."""
+    """Return a line for an epoch."""
     line = f"epoch {progress.get('epoch')} of {progress.get('epochs')}"
     facts = facts_text(progress)
     return f"{line}: {facts}" if facts else line

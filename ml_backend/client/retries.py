@@ -19,7 +19,7 @@ IN_PROGRESS = "request.in_progress"
 class Retries:
     """When a request that failed is sent again."""
 
-    times: int = 4
+    times: int = 3
     first_s: float = 0.25  # before the first; each is twice the one before it
     longest_s: float = 30.0  # even where the server asks for more
 

@@ -104,7 +104,7 @@ def _read(source: Path, name: str) -> tuple[dict[str, Tensor], Any]:
                 f"{name!r} is neither safetensors nor a file that torch.save writes today; "
                 "load it with torch and save its state dictionary again."
             )
-        _check_archive(source, name)
+        refuse_growing_archive(source, name)
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointInvalid(f"{name!r} cannot be read ({error}).") from error
     return read_torch_checkpoint(source), None
@@ -121,11 +121,16 @@ def _parsed(config: str | None) -> Any:
         return {}  # which is no config, and says so
 
 
-def _check_archive(source: Path, name: str) -> None:
+def refuse_growing_archive(source: Path, name: str) -> None:
     """Refuse an archive that grows when it is opened, as those of torch never do.
 
+    Args:
+        source: The archive.
+        name: What people call it.
+
     Raises:
-        CheckpointInvalid, OSError, BadZipFile
+        CheckpointInvalid: it grows, or is not what torch.save writes.
+        OSError, BadZipFile: it cannot be read.
     """
     with zipfile.ZipFile(source) as archive:
         entries = archive.infolist()

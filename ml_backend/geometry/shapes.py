@@ -49,12 +49,6 @@ class Shape:
         right, bottom = outlines.max(axis=0).tolist()
         return left, top, right, bottom
 
-    def moved(self, *, x: int, y: int) -> Shape:
-        """Return it `x` pixels further right and `y` further down."""
-        offset = np.array([x, y], dtype=np.int32)
-        parts = tuple(tuple(ring + offset for ring in part) for part in self.parts)
-        return Shape(label=self.label, parts=parts)
-
 
 def trace_shapes(labels: LabelImage) -> Iterator[Shape]:
     """Yield every instance that has pixels, in the order of the labels.

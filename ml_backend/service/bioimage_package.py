@@ -173,6 +173,7 @@ class PackageBuilder:
             channels=trial.tested.shape[2],
             masks=mask_options(packed.options),
             clahe=bool(facts.part("segmentation").get("clahe")),
+            score_threshold=float(facts.part("segmentation").get("score_threshold") or 0.0),
             sample=trial.about,
             found=trial.found,
             has_torchscript=has_torchscript,

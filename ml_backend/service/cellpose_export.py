@@ -9,6 +9,7 @@ import torch
 
 from ml_backend.domain import Component
 from ml_backend.engines.lora import read_state
+from ml_backend.engines.packaged.plain_state import plain_state
 from ml_backend.errors import CheckpointInvalid, ModelError
 from ml_backend.model_files.architectures import DINO_VITB, DINO_VITL, SAM_VITL
 from ml_backend.model_files.hashes import file_sha256
@@ -38,11 +39,7 @@ def write_cellpose_checkpoint(component: Component, target: Path) -> None:
         raise CheckpointInvalid(
             f"The weights of {component.name!r} lack {PROOF_KEY}, so Cellpose would not load them."
         )
-    # Cellpose loads float32 and converts by itself
-    whole = {
-        key: tensor.float().clone() if tensor.is_floating_point() else tensor.clone()
-        for key, tensor in state.items()
-    }
+    whole = plain_state(state)  # Cellpose loads float32 and converts by itself
     if component.diameter is not None and DIAMETER_KEY in whole:
         whole[DIAMETER_KEY] = torch.full_like(whole[DIAMETER_KEY], component.diameter)
     torch.save(whole, target)

@@ -60,7 +60,7 @@ class AllowedPaths:
         if not self._roots:
             raise BadRequest(
                 f"No path may be named as a {what} here; set DATA_ROOTS to the folders that hold "
-                "them, for the web process and the trainer."
+                "them, for the web process, the engine and the trainer."
             )
         try:
             real = Path(path).resolve()

@@ -27,6 +27,7 @@ from ml_backend.service.machine_checks import (
     check_engine,
     check_model,
     check_redis,
+    check_toolkit_class,
 )
 from ml_backend.settings import Settings
 
@@ -65,8 +66,7 @@ def run_checks(
         check_database(settings, instruments.open_database),
         *check_redis(settings, instruments.ping_redis),
         check_device(settings.device),
-        check_model(settings, instruments.resolve_model),
-        check_embedder(settings, instruments.resolve_embedder),
+        *_check_models(settings, instruments),
         *check_engine(settings, instruments.http),
         check_backend(backend_url, instruments.http, basic_auth_of(settings)),
         check_address(settings),
@@ -92,6 +92,15 @@ def run_checks(
         return checks
     checks += _check_project(settings, instruments, instruments.label_studio, backend_url, project)
     return checks
+
+
+def _check_models(settings: Settings, instruments: Instruments) -> list[Check]:
+    if settings.toolkit_model is not None:
+        return [check_toolkit_class(settings, instruments.resolve_model)]
+    return [
+        check_model(settings, instruments.resolve_model),
+        check_embedder(settings, instruments.resolve_embedder),
+    ]
 
 
 def _check_project(
@@ -121,6 +130,9 @@ def _check_project(
         ("webhook", lambda: looks.webhook(instruments.http)),
         ("image", lambda: looks.image(parse, instruments.fetch)),
     ]
+    if settings.toolkit_model is not None:  # what its class reads is not known here
+        of_images = {"label config", "image"}
+        questions = [(name, look) for name, look in questions if name not in of_images]
     checks: list[Check] = []
     for name, look in questions:
         try:

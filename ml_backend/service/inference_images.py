@@ -127,7 +127,7 @@ class ImageSources:
             if ".." in PurePosixPath(text).parts:
                 raise BadRequest(f"{shown} leads out of the folder that artifact names.")
             text = str(folder / text)
-        path = self.paths.find(text, what="image")
+        path = self.paths.find(text, what="file")
         try:
             facts = path.stat()
         except OSError as error:

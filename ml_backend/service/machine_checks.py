@@ -100,6 +100,12 @@ def check_model(settings: Settings, resolve: Callable[[], Component]) -> Check:
     )
 
 
+def check_toolkit_class(settings: Settings, resolve: Callable[[], Component]) -> Check:
+    """Can the class of the label-studio-ml toolkit be imported?"""
+    asked = f"TOOLKIT_MODEL={settings.toolkit_model}"
+    return _check_component("toolkit class", asked, resolve, "unset TOOLKIT_MODEL to serve MODEL")
+
+
 def check_embedder(settings: Settings, resolve: Callable[[], Component]) -> Check:
     """Can classes be learned from what EMBEDDER names?"""
     return _check_component(

@@ -39,6 +39,7 @@ class CardFacts:
     channels: int
     masks: Mapping[str, Any]  # options of the post-processing
     clahe: bool  # whether it was measured with equalised contrast
+    score_threshold: float  # below it objects were left out when it was measured
     sample: str  # a sentence: what the test image is
     found: int  # objects in the sample
     has_torchscript: bool
@@ -137,6 +138,11 @@ def _limits(card: CardFacts) -> str:
         limits.append(
             "It was trained and measured on images with equalised contrast (CLAHE, clip limit 3, "
             "16 x 16 tiles); equalise yours first, for the description cannot say so."
+        )
+    if card.score_threshold > 0:
+        limits.append(
+            f"When it was measured, objects that scored less than {card.score_threshold:g} were "
+            f"left out; `{MASKS}` knows no scores and keeps them."
         )
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 

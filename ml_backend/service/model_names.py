@@ -154,8 +154,13 @@ class ModelNames:
         sessions = self._sessions.beginning_with(name)
         if len(sessions) > 1:
             raise ModelNotFound(f"Several sessions begin with {name!r}; write more of the id.")
-        if not sessions:
-            return None
+        if not sessions:  # its model stays when a session is deleted
+            made_by = [
+                one
+                for one in self._versions.of_all_projects()
+                if one.session_id is not None and one.session_id.startswith(name)
+            ]
+            return made_by[0] if len(made_by) == 1 else None
         (session,) = sessions
         made = session.version and self._versions.get(session.project, session.version)
         if not made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from ml_backend.domain import CLASSIFIER
 from ml_backend.engines.checkpoints import read_torch_checkpoint
+from ml_backend.engines.foreign_checkpoint import refuse_growing_archive
 from ml_backend.engines.residual_unet import ResidualUNetConfig
 from ml_backend.errors import CheckpointInvalid
 from ml_backend.model_files.architectures import RESIDUAL_UNET, architecture_of
@@ -100,6 +102,7 @@ def _convert(
         )
     try:
         packed.extract(source, aside, sha256=_text(entry.get("sha256")))
+        _require_plain(aside, source)
         state = read_torch_checkpoint(aside)
         metadata = None
         shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
@@ -113,6 +116,16 @@ def _convert(
         )
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _require_plain(path: Path, name: str) -> None:
+    try:
+        refuse_growing_archive(path, name)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CheckpointInvalid(
+            f"The {name[:100]!r} in the package is no file that torch.save writes today ({error}); "
+            "save its state dictionary again."
+        ) from error
 
 
 def _config(entry: Mapping[str, Any]) -> ResidualUNetConfig:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ml_backend.domain import Component, LabelImage, Pixels
 from ml_backend.engines.checkpoints import read_checkpoint
@@ -24,6 +24,7 @@ from ml_backend.engines.packaged.answers import (
     whole_answer,
 )
 from ml_backend.engines.packaged.architecture import PackagedArchitecture, packaged_architecture
+from ml_backend.engines.packaged.plain_state import plain_state
 from ml_backend.engines.residual_unet import ResidualUNet
 from ml_backend.engines.served_network import Traits, traits_of
 from ml_backend.model_files.headers import is_safetensors, safetensors_header
@@ -76,7 +77,7 @@ class PackedNetwork:
             OSError: the disk is full or cannot be written.
         """
         (folder / ARCHITECTURE).write_text(self.architecture.source, encoding="utf-8")
-        torch.save(_plain(self.network.state_dict()), folder / WEIGHTS)
+        torch.save(plain_state(self.network.state_dict()), folder / WEIGHTS)
         if isinstance(self.network, ResidualUNet):
             self._write_own(Path(self.component.path), folder / OWN_WEIGHTS, self.network)
 
@@ -118,7 +119,3 @@ def pack_network(
         architecture=architecture,
         options=options_at(frame.scale),
     )
-
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}

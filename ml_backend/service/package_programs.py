@@ -70,12 +70,12 @@ class PackagePrograms:
             EngineError: it does not pass; the log has the whole report.
         """
         report = aside / "report.json"
-        done = _run(CHECK, [str(archive), str(report)], aside, threads)
+        done = _run(CHECK, [archive, report], aside, threads)
         if done.returncode == 0:
             return
         problems = _problems(report)
         log.error("package failed its test", problems=problems, said=_tail(done))
-        first = problems[0] if problems else _tail(done)[-300:]
+        first = problems[0] if problems else _tail(done).rpartition("\n")[2]
         raise EngineError(
             f"The package does not pass bioimageio's test and is not handed out: "
             f"{' '.join(first.split())[:500].rstrip('.')}."
@@ -94,14 +94,14 @@ class PackagePrograms:
         """
         told = aside / "torchscript.json"
         told.write_text(json.dumps(asdict(plan)), encoding="utf-8")
-        done = _run(TRACE, [str(folder), str(told)], aside, FEW)
+        done = _run(TRACE, [folder, told], aside, FEW)
         if done.returncode != 0:
             log.warning("no TorchScript", code=done.returncode, said=_tail(done))
         return done.returncode == 0
 
 
 def _run(
-    program: Path, arguments: Sequence[str], aside: Path, threads: int | None
+    program: Path, paths: Sequence[Path], aside: Path, threads: int | None
 ) -> subprocess.CompletedProcess[str]:
     environment = {name: os.environ[name] for name in _KEPT_FROM_ENVIRONMENT if name in os.environ}
     environment |= {
@@ -114,7 +114,7 @@ def _run(
         environment["OMP_NUM_THREADS"] = str(threads)
     try:
         return subprocess.run(
-            [sys.executable, "-I", "-B", str(program), *arguments],
+            [sys.executable, "-I", "-B", str(program), *(str(path.resolve()) for path in paths)],
             env=environment,
             cwd=aside,  # bioimageio reads a .env there
             stdin=subprocess.DEVNULL,

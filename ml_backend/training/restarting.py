@@ -19,7 +19,8 @@ from typing import Final
 import structlog
 
 from ml_backend.domain import Component
-from ml_backend.engines.catalogue import file_sha256
+from ml_backend.engines.catalogue import architecture_of, file_sha256
+from ml_backend.engines.checkpoint_keys import checkpoint_shapes
 from ml_backend.errors import CheckpointInvalid, ModelError, TrainingError
 from ml_backend.learning import Session, Version
 from ml_backend.model_files.folders import written_aside
@@ -49,6 +50,7 @@ class Restart:
         find_version: Callable[[Session], Version | None],
         folder_of: Callable[[str], Path],
         write_checkpoint: WriteCheckpoint,
+        base: Component,
     ) -> None:
         """Keep the collaborators.
 
@@ -59,10 +61,12 @@ class Restart:
             find_version: returns the version that a session made, None if it made none.
             folder_of: returns the folder of a session by its id.
             write_checkpoint: writes the weights of a checkpoint, which other networks can load.
+            base: what such sessions start from, for one whose dataset was removed.
         """
         self._session, self._folder = session, folder
         self._find_session, self._find_version = find_session, find_version
         self._folder_of, self._write_checkpoint = folder_of, write_checkpoint
+        self._base = base
 
     def start(self) -> Component:
         """Return the network that the session starts from, taken over now or by an earlier try.
@@ -107,7 +111,7 @@ class Restart:
     def _of_folder(self, old: Session) -> Component | None:
         """Return the weights in the folder of a session that made no version, copied."""
         source = self._folder_of(old.id)
-        began = FrozenDataset(source / DATASET).start()
+        began = FrozenDataset(source / DATASET).start() or self._base_of(source / BEST)
         if began is None:
             return None
         try:
@@ -129,6 +133,17 @@ class Restart:
             log.warning("nothing to go on from", session=old.id, reason=str(error))
             return None
         return component
+
+    def _base_of(self, weights: Path) -> Component | None:
+        """Return the base network, if weights are of its kind: they say themselves what they are.
+
+        What a session learned from leaves its folder before its weights do.
+        """
+        try:
+            architecture = architecture_of(checkpoint_shapes(weights))
+        except ModelError:
+            return None
+        return self._base if architecture == self._base.architecture else None
 
     def _take_dataset(self, old: Session, start: Component) -> None:
         """Copy what the other session had settled to learn from, if it is still there."""

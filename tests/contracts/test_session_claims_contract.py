@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from ml_backend.datasets import DATASET_CONTROLS, DatasetSource, StoredDataset
-from ml_backend.learning import Lease, SessionState, TrainingParameters, Trigger
+from ml_backend.learning import EpochPoint, Lease, SessionState, TrainingParameters, Trigger
 from ml_backend.store.database import Database
 from ml_backend.store.datasets import Datasets
 from ml_backend.store.sessions import Sessions
@@ -70,6 +71,19 @@ def test_its_lease_is_like_any_other(
     clock.forward(LEASE_S + 1)
 
     assert sessions.claim(lease.session_id, owner="trainer", lease_s=LEASE_S) is not None
+
+
+def test_scores_of_pixels_are_kept_with_its_points(
+    sessions: Sessions, dataset: StoredDataset
+) -> None:
+    lease = begin(sessions, dataset)
+    plain = EpochPoint(epoch=1, step=4, loss=0.5, learning_rate=1e-3)
+    scored = replace(plain, epoch=2, pixels=(0.9, 0.8, 0.85, 0.74))
+
+    for point in (plain, scored):
+        sessions.point(lease, point)
+
+    assert sessions.curve(lease.session_id) == [plain, scored]
 
 
 def test_several_sessions_about_one_dataset_run_at_once(

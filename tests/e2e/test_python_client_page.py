@@ -1,4 +1,4 @@
-"""The page about the Python client: every block of it is run, in order, against a real backend."""
+"""The pages about the Python client: their blocks are run, in order, against a real backend."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PAGE = ROOT / "docs" / "how-to" / "python-client.md"
-BLOCKS = [fence for fence in fences(PAGE) if fence.language == "python"]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "how-to" / "python-client.md")
+BLOCKS = [fence for page in PAGES for fence in fences(page) if fence.language == "python"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tifffile.imwrite(folder / f"data/nuclei/images/{seed}.tif", image)
         tifffile.imwrite(folder / f"data/nuclei/masks/{seed}.tif", masks.astype(np.uint16))
         tifffile.imwrite(folder / f"images/{seed}.tif", image)
-        tifffile.imwrite(folder / "nuclei.tif", image)
+        for name in ("nuclei.tif", "images/nuclei.tif"):
+            tifffile.imwrite(folder / name, image)
     return folder
 
 
@@ -60,6 +61,7 @@ def test_every_block_does_what_the_page_says(
     monkeypatch.setenv("ML_BACKEND_URL", backend.url)
     monkeypatch.setenv("ML_BACKEND_TOKEN", token)
     here = {
+        'Client("http://localhost:9090")': f'Client("{backend.url}", token="{token}")',
         '"http://localhost:9090"': f'"{backend.url}"',
         '"mlb_..."': f'"{token}"',
         '"/data/nuclei': f'"{folder}/data/nuclei',

@@ -359,6 +359,7 @@ def test_curves_are_keyed_by_epoch(api: TestClient, sessions: Sessions) -> None:
 ROUTES = [
     ("GET", "/api/v1/whoami"),
     ("GET", "/api/v1/load"),
+    ("POST", "/api/v1/infer"),
     ("GET", "/api/v1/sessions"),
     ("POST", "/api/v1/sessions"),
     ("GET", f"/api/v1/sessions/{NOWHERE}"),

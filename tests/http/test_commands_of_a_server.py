@@ -175,7 +175,7 @@ def test_what_is_refused_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "command", [("serve",), ("tokens", "list"), ("models", "fetch", "cpsam"), ("doctor",)]
+    "command", [("config",), ("tokens", "list"), ("models", "fetch", "cells-9")]
 )
 def test_what_a_server_cannot_be_asked_for_is_refused(
     run: Run, url: str, command: tuple[str, ...]

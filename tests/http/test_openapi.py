@@ -22,6 +22,7 @@ ROUTES = {
     *("DELETE /api/v1/models/{name}", "GET /api/v1/models/{name}/weights"),
     *("GET /api/v1/models/{name}/pictures", "GET /api/v1/models/{name}/pictures/{file}"),
     *("POST /api/v1/models/rollback", "GET /api/v1/activations"),
+    "POST /api/v1/models/{name}/export",
 }
 
 

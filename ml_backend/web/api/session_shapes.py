@@ -12,7 +12,8 @@ from ml_backend.learning import EpochPoint, Session, SessionState, SessionStatus
 from ml_backend.recipes import DEFAULTS
 from ml_backend.service.curves import PIXELS, curves_json
 from ml_backend.service.session_debug import SessionDebug
-from ml_backend.service.training_parameters import TrainingParameter, named_parameters
+from ml_backend.service.training_parameter import TrainingParameter
+from ml_backend.service.training_parameters import named_parameters
 from ml_backend.store.datasets import DatasetUse
 from ml_backend.web.api.shapes import PROJECT_SCHEMA, moment_json, project_json
 

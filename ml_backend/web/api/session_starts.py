@@ -10,7 +10,8 @@ import msgspec
 from ml_backend.errors import BadRequest
 from ml_backend.service.dataset_sources import LONGEST_ARTIFACT, LONGEST_PATTERN, DatasetWish
 from ml_backend.service.session_starts import LONGEST_LABEL, LONGEST_MODEL
-from ml_backend.service.training_parameters import PARAMETERS, TrainingParameter
+from ml_backend.service.training_parameter import TrainingParameter
+from ml_backend.service.training_parameters import PARAMETERS
 from ml_backend.web.api.routing import json_body
 
 MAX_BODY_BYTES: Final = 100_000

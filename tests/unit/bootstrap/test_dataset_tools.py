@@ -143,6 +143,20 @@ class Laboratory:
         return version
 
 
+class StopsAfterAnEpoch(Interruption):
+    """A person who stops a session as soon as it has a point of its curve."""
+
+    def __init__(self, sessions: Sessions, session: Session) -> None:
+        super().__init__()
+        self._sessions, self._session = sessions, session
+
+    @property
+    def requested(self) -> bool:
+        if self.why is None and self._sessions.curve(self._session.id):
+            self.why = Why.PERSON
+        return super().requested
+
+
 @pytest.fixture
 def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
     made = Laboratory(tmp_path)
@@ -282,25 +296,13 @@ def test_a_dataset_that_is_gone_is_a_sentence(laboratory: Laboratory) -> None:
 
 def test_what_it_learns_from_is_settled_when_it_begins(laboratory: Laboratory) -> None:
     session = laboratory.request(folder_pairs(laboratory.root))
-    laboratory.interruption.why = Why.PERSON
-    stopped = laboratory.run(session)
-    laboratory.interruption = Interruption()
-    assert stopped.state is SessionState.STOPPED
-    first = laboratory.request(folder_pairs(laboratory.root))
-
-    class StopsWhenSettled(Interruption):
-        def check(self, *, patience_s: float = 0.0) -> None:
-            if list(laboratory.folder_of(first).glob("dataset/*.json")):
-                self.why = Why.PERSON
-            super().check(patience_s=patience_s)
-
-    laboratory.interruption = StopsWhenSettled()
-    assert laboratory.run(first).state is SessionState.STOPPED
+    laboratory.interruption = StopsAfterAnEpoch(laboratory.sessions, session)
+    assert laboratory.run(session).state is SessionState.STOPPED
     laboratory.interruption = Interruption()
     shutil.rmtree(laboratory.root)
-    laboratory.sessions.resume(first.id)
+    laboratory.sessions.resume(session.id)
 
-    assert_trained(laboratory, first, laboratory.run(first))
+    assert_trained(laboratory, session, laboratory.run(session))
 
 
 def test_it_starts_from_the_model_that_was_asked_for(laboratory: Laboratory) -> None:
@@ -335,20 +337,6 @@ def test_a_restart_goes_on_from_the_model_that_was_made(laboratory: Laboratory) 
     # compared with the network that was there before any training
     gate = laboratory.now(again).report["gate"]
     assert gate["base"] == laboratory.now(first).report["gate"]["base"]
-
-
-class StopsAfterAnEpoch(Interruption):
-    """A person who stops a session as soon as it has a point of its curve."""
-
-    def __init__(self, sessions: Sessions, session: Session) -> None:
-        super().__init__()
-        self._sessions, self._session = sessions, session
-
-    @property
-    def requested(self) -> bool:
-        if self.why is None and self._sessions.curve(self._session.id):
-            self.why = Why.PERSON
-        return super().requested
 
 
 def test_a_restart_goes_on_from_a_stopped_session_which_can_be_deleted(

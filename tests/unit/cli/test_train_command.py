@@ -15,9 +15,10 @@ import tifffile
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ml_backend.bootstrap.dataset_training import MIN_MASKS, copy_model, dataset_source
+from ml_backend.bootstrap.dataset_training import copy_model, dataset_source
 from ml_backend.cli import app
 from ml_backend.cli.training_texts import (
+    EpochLines,
     curve_lines,
     epoch_line,
     epochs_table,
@@ -26,7 +27,7 @@ from ml_backend.cli.training_texts import (
 )
 from ml_backend.datasets import DatasetSource
 from ml_backend.errors import BackendError, TrainingError
-from ml_backend.learning import EpochPoint, Session, SessionState
+from ml_backend.learning import EpochPoint, Session, SessionState, TrainingParameters
 from ml_backend.store.database import Database
 from ml_backend.store.sessions import Sessions
 from tests.dataset_folders import cellpose_folder, folder_pairs, picture, zipped
@@ -185,6 +186,19 @@ def test_progress_is_told_in_a_line() -> None:
     assert epoch_line({"epoch": 1, "epochs": 2, "loss": None}) == "epoch 1 of 2"
 
 
+def test_an_epoch_is_told_of_once_it_is_over() -> None:
+    said: list[str] = []
+    lines = EpochLines(said.append)
+
+    lines({"phase": "dataset"})
+    for epoch, loss in ((1, 0.9), (1, 0.8), (2, 0.7), (2, 0.6)):
+        lines({"phase": "training", "epoch": epoch, "epochs": 2, "loss": loss})
+    assert said == ["epoch 1 of 2: loss 0.8000"]
+    for _ in range(2):  # a score on the hold-out
+        lines({"phase": "scoring", "epoch": 2, "epochs": 2, "loss": 0.6})
+    assert said == ["epoch 1 of 2: loss 0.8000", "epoch 2 of 2: loss 0.6000"]
+
+
 def test_the_test_set_is_told_before_and_after() -> None:
     facts = {"ap50": 0.5, "ap75": 0.25, "ap90": 0.125, "pixels": {"f1": 0.75}}
     test = {"images": 2, "objects": 30, "base": facts, "candidate": {**facts, "ap50": 1.0}}
@@ -273,7 +287,7 @@ def test_a_cellpose_folder_is_learned_from_and_the_result_predicts(terminal: Ter
     name = f"nuclei-1-d{session.project.project_id}-v1"
     assert session.version == name
     assert (session.label, session.dataset) == ("discs", "cells")
-    assert session.parameters.min_train_masks == MIN_MASKS
+    assert session.parameters.min_train_masks == TrainingParameters().min_train_masks
     assert session.message is not None
     assert session.message in done.stdout
     assert "test set: 1 images" in done.stdout

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import tifffile
 import torch
 import yaml
+from cellpose import vit
 from PIL import Image as Picture
 
 from ml_backend.domain import Component
@@ -28,6 +30,9 @@ from ml_backend.engines.lora import read_state
 from ml_backend.engines.network_store import load_on_cpu
 from ml_backend.engines.packaged import masks
 from ml_backend.errors import BadRequest, EngineError, ModelError
+from ml_backend.model_files.architectures import SAM_VITL
+from ml_backend.model_files.hashes import file_sha256
+from ml_backend.processes.manners import processors
 from ml_backend.service.bioimage_package import BuiltPackage, PackageBuilder
 from ml_backend.service.export_request import (
     Author,
@@ -37,6 +42,7 @@ from ml_backend.service.export_request import (
 )
 from ml_backend.service.package_network import pack_network
 from ml_backend.service.package_programs import PackagePrograms, TracePlan
+from ml_backend.service.package_sample import resized
 from tests.differing_networks import make_version
 from tests.package_checks import (
     bioimageio,
@@ -50,6 +56,7 @@ from tests.small_cpsam import SmallCpsam, save_small_cpsam
 
 pytestmark = pytest.mark.unhurried
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AUTHOR = Author(name="A. Author", affiliation="An Institute")
 REQUEST = ExportRequest(
@@ -82,6 +89,27 @@ class NoPrograms(PackagePrograms):
     def write_torchscript(self, folder: Path, aside: Path, plan: TracePlan) -> bool:
         """Write nothing."""
         return False
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: these networks are small, and others compute beside us."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(factor: float = 1.0) -> ExportRequest:
+    """Return a request with an image that is quickly looked at."""
+    pixels = nuclei(shape=(200, 240)).pixels
+    return dataclasses.replace(REQUEST, sample=npy(resized(pixels, factor)))
+
+
+def npy(array: Any) -> bytes:
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def built_in() -> Component:
@@ -163,7 +191,9 @@ def test_bioimageio_alone_answers_as_the_engine_does(
         "np.save(f'{folder}/flows.npy', found.members['flows'].data.to_numpy())\n"
     )
     subprocess.run(
-        [sys.executable, "-I", "-c", program, str(package.archive), str(tmp_path)], check=True
+        [sys.executable, "-I", "-c", program, str(package.archive), str(tmp_path)],
+        check=True,
+        env=ONE_THREAD,
     )
 
     # and the program in the package makes masks of it
@@ -171,10 +201,11 @@ def test_bioimageio_alone_answers_as_the_engine_does(
         [sys.executable, str(files / "masks.py"), "flows.npy", "masks.tif"],
         cwd=tmp_path,
         check=True,
+        env=ONE_THREAD,
     )
     found = tifffile.imread(tmp_path / "masks.tif").astype(np.int32)
     overlaps = overlaps_inside(masks_of(built_in(), image, diameter=22.0), found)
-    # bioimageio mirrors images at their edges and the engine may compute in bfloat16
+    # bioimageio mirrors images at their edges
     assert len(overlaps) > 20
     assert min(overlaps) > 0.9
 
@@ -256,14 +287,15 @@ def test_torchscript_is_the_same_each_time(files: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
-    one, other = build(tmp_path / "one"), build(tmp_path / "other")
+    one = build(tmp_path / "one", request=small())
+    other = build(tmp_path / "other", request=small())
     assert one.archive.read_bytes() == other.archive.read_bytes()
 
 
 def test_what_fails_its_test_is_not_handed_out(tmp_path: Path) -> None:
     programs = NoPrograms(problem="The package does not pass.")
     with pytest.raises(EngineError, match="does not pass"):
-        build(tmp_path / "built", programs=programs)
+        build(tmp_path / "built", request=small(), programs=programs)
     assert programs.tested
 
 
@@ -291,11 +323,8 @@ def test_a_licence_that_is_too_lax_is_refused_before_any_work(tmp_path: Path) ->
 
 
 def test_a_sample_of_one_s_own_is_what_it_is_tested_with(tmp_path: Path) -> None:
-    file = BytesIO()
-    np.save(file, np.repeat(nuclei().pixels, 3, axis=-1))  # (Y, X, 3)
-    package = build(
-        tmp_path / "built", request=dataclasses.replace(REQUEST, sample=file.getvalue())
-    )
+    sample = npy(np.repeat(nuclei().pixels, 3, axis=-1))  # (Y, X, 3)
+    package = build(tmp_path / "built", request=dataclasses.replace(REQUEST, sample=sample))
 
     folder = unpacked(package.archive, tmp_path / "unpacked")
     assert np.load(folder / "test_input.npy").shape == (1, 3, 288, 336)
@@ -306,21 +335,21 @@ def test_a_sample_of_one_s_own_is_what_it_is_tested_with(tmp_path: Path) -> None
 
 def test_a_network_that_finds_nothing_is_packed_with_a_note(tmp_path: Path) -> None:
     blind = make_version(tmp_path / "models", "blind", bias=-1000)
-    package = build(tmp_path / "built", blind)
+    package = build(tmp_path / "built", blind, small())
     assert package.objects == 0
     assert any("found nothing" in note for note in package.notes)
 
 
 def test_a_network_of_another_size_resizes_inside(tmp_path: Path) -> None:
     large = make_version(tmp_path / "models", "large", bias=0, diameter=44.0)
-    package = build(tmp_path / "built", large)
+    package = build(tmp_path / "built", large, small(2.0))
 
     folder = unpacked(package.archive, tmp_path / "unpacked")
     description = yaml.safe_load((folder / "bioimageio.yaml").read_text())
     weights = description["weights"]["pytorch_state_dict"]
     assert weights["architecture"]["kwargs"]["scale"] == 0.5
     assert description["inputs"][0]["axes"][2]["size"] == {"min": 384, "step": 16}
-    assert package.objects > 20  # nuclei twice as large
+    assert package.objects > 10  # nuclei twice as large
     model, component = read_back(package.archive, tmp_path / "again")
     assert model.diameter == 44.0
     image = nuclei()
@@ -359,3 +388,25 @@ def test_a_network_that_nobody_could_build_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="dinov3"):
         build(tmp_path / "built", component, load=lambda _: torch.nn.Linear(1, 1))
+
+
+@pytest.mark.slow
+def test_cellpose_s_transformer_is_packed_in_full_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "cpsam"
+    torch.save(vit.CPSAM().state_dict(), path)
+    component = Component(
+        name="cpsam",
+        architecture=SAM_VITL,
+        sha256=file_sha256(path),
+        path=str(path),
+        licence="CC-BY-NC-4.0",
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(processors())
+    try:
+        package = build(tmp_path / "built", component, small(), PackagePrograms())
+    finally:
+        torch.set_num_threads(before)
+    with zipfile.ZipFile(package.archive) as packed:
+        assert packed.getinfo("weights.pt").file_size > 1_000_000_000

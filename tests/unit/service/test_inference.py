@@ -347,7 +347,7 @@ def test_parameters_arrive_at_the_network(ask: Ask) -> None:
     ("names", "error", "sentence"),
     [
         (("a.png", "broken.png"), ImageDecodeError, r"^image_paths\[1\]: .*PNG file is damaged"),
-        (("a.png", "gone.png"), BadRequest, r"^image_paths\[1\]: There is no image"),
+        (("a.png", "gone.png"), BadRequest, r"^image_paths\[1\]: There is no file"),
         (("/etc/passwd",), BadRequest, r"^image_paths\[0\]: .*lies outside"),
     ],
 )

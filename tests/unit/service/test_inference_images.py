@@ -167,7 +167,7 @@ def test_only_label_studios_access_is_used_and_no_task(
     [
         ("../secret.png", BadRequest, "leads out of the folder"),
         ("inner/../../secret.png", BadRequest, "leads out of the folder"),
-        ("missing.png", BadRequest, "There is no image"),
+        ("missing.png", BadRequest, "There is no file"),
         ("inner", ImageDecodeError, "is no file"),
         ("link.png", BadRequest, "lies outside of the folders"),
         ("pipe", ImageDecodeError, "is no file"),

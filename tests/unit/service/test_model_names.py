@@ -101,6 +101,18 @@ def test_a_session_s_id_and_its_beginning_stand_for_what_it_made(records: Record
     assert records.names.find(session.id[:7]) is None
 
 
+def test_the_id_of_a_deleted_session_still_stands_for_the_model_that_it_made(
+    records: Records,
+) -> None:
+    session = records.session("v1")
+    version = records.add("v1", session_id=session.id)
+
+    records.sessions.delete(session.id)
+
+    assert records.names.find(session.id[:8]) == version
+    assert records.names.find("0123456789") is None
+
+
 def test_a_name_comes_before_a_session_of_that_beginning(records: Records) -> None:
     records.add("v1")
     session = records.session("v1")

@@ -163,12 +163,30 @@ class Malicious:
 
 def test_no_code_in_a_package_is_run(tmp_path: Path, into: Path) -> None:
     trap = tmp_path / "trap"
-    content = pickle.dumps({"encoder.pos_embed": Malicious(trap)})
+    state = {"encoder.pos_embed": Malicious(trap)}
     described = {"type": "model", "weights": {"pytorch_state_dict": {"source": "weights.pt"}}}
-    archive = write_package(tmp_path / "a.zip", described, {"weights.pt": content})
-    with pytest.raises(CheckpointInvalid, match="not loaded"):
-        unpack_package(archive, into)
+    for content, sentence in (
+        (save_torch(tmp_path, state).read_bytes(), "not loaded"),
+        (pickle.dumps(state), "no file that torch.save writes"),
+    ):
+        archive = write_package(tmp_path / "a.zip", described, {"weights.pt": content})
+        with pytest.raises(CheckpointInvalid, match=sentence):
+            unpack_package(archive, into)
     assert not trap.exists()
+
+
+def test_weights_that_grow_when_they_are_opened_are_refused(tmp_path: Path, into: Path) -> None:
+    plain = save_torch(tmp_path, {"encoder.pos_embed": torch.zeros(1_000_000)})
+    grows = tmp_path / "grows.pt"
+    with (
+        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(grows, "w", compression=zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    archive = write_package(tmp_path / "a.zip", foreign(grows), {"weights.pt": grows})
+    with pytest.raises(CheckpointInvalid, match="compressed"):
+        unpack_package(archive, into)
 
 
 @pytest.mark.parametrize(

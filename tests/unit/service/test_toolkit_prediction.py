@@ -225,3 +225,22 @@ def test_the_input_is_all_but_what_was_predicted_before() -> None:
     assert hashed({"annotations": [{"id": 1}]}) != plain
     assert hashed({"annotations": []}, {"a": 2}) != plain
     assert input_hash(Task(id=1, data={"a": 1}), NOTHING) != plain
+
+
+def test_a_setup_that_takes_back_what_fit_has_set_is_served_as_it_is(bench: ToolkitBench) -> None:
+    def setup(self: Any) -> None:
+        self.set(MODEL_VERSION, "always")
+
+    bench.model.setup = setup  # type: ignore[method-assign]
+    bench.introduce()
+    assert predictions(bench).set_up(KEY, bench.introduce().label_config, budget_s=20)
+    ToolkitValues(bench.database).set(KEY, MODEL_VERSION, "of-fit")
+    fitted = bench.introduce()
+    assert fitted.version.startswith("Mood-of-fit-")
+    with pytest.raises(EngineUnavailable):
+        predictions(bench).predict(request(fitted, "a"))
+    served = bench.releasing.releases.active(KEY)
+    assert served is not None
+    assert served.version.startswith("Mood-always-")
+    [found] = predictions(bench).predict(request(served, "a"))
+    assert found is not None

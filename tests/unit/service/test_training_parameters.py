@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from ml_backend.errors import BadRequest
 from ml_backend.learning import TrainingParameters
 from ml_backend.recipes import DEFAULTS, recipe_for
+from ml_backend.service.training_parameter import TrainingParameter
 from ml_backend.service.training_parameters import (
     FIELDS_OF_PROJECTS,
     PARAMETERS,
-    TrainingParameter,
     named_parameters,
     read_parameters,
 )

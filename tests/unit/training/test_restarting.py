@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ml_backend.domain import Component
+from ml_backend.engines.catalogue import resolve_component
 from ml_backend.errors import CheckpointInvalid, TrainingError
 from ml_backend.learning import Session, SessionState, Version, VersionState
 from ml_backend.training.fine_tuning import BEST, CHECKPOINT
@@ -25,6 +26,8 @@ NEW = replace(SESSION, id="new", restarted_from="old")
 BEGAN = Component(
     name="nuclei-1", architecture="residual-unet", sha256="00", path="/gone", licence="CC0-1.0"
 )
+
+BASE = resolve_component("nuclei-1", models_dir=Path("/nowhere"), cuda=False)
 
 
 class Site:
@@ -65,6 +68,7 @@ class Site:
             find_version=lambda _: self.version,
             folder_of=lambda session_id: self.folder / session_id,
             write_checkpoint=write_checkpoint,
+            base=BASE,
         )
 
     def publish(self, content: bytes = b"weights") -> Component:
@@ -142,6 +146,23 @@ def test_the_best_counts_more_than_the_last(site: Site) -> None:
     assert Path(site.restart().start().path).read_bytes() == b"best"
 
 
+def test_weights_are_taken_also_after_what_they_were_learned_from_was_removed(site: Site) -> None:
+    shutil.copy(BASE.path, site.folder / "old" / BEST)
+
+    start = site.restart().start()
+
+    assert (start.name, start.sha256) == (BASE.name, BASE.sha256)
+    assert Path(start.path).is_relative_to(site.folder / "new")
+    assert not (site.folder / "new" / DATASET).exists()
+
+
+def test_weights_of_another_kind_of_network_are_not(site: Site) -> None:
+    (site.folder / "old" / BEST).write_bytes(b"no weights")
+
+    with pytest.raises(TrainingError, match="left no checkpoint"):
+        site.restart().start()
+
+
 def test_its_own_dataset_is_left_alone(site: Site) -> None:
     site.publish()
     site.settle_dataset()
@@ -156,7 +177,7 @@ def test_its_own_dataset_is_left_alone(site: Site) -> None:
 def test_a_session_that_is_gone_is_a_sentence(site: Site) -> None:
     site.old = None
 
-    with pytest.raises(TrainingError, match="Session old, which .* was deleted"):
+    with pytest.raises(TrainingError, match=r"Session old, which .* was deleted"):
         site.restart().start()
 
 
