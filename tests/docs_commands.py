@@ -223,6 +223,8 @@ def check_curl(command: Command) -> None:
 def check_api(command: Command) -> None:
     """It asks the default port for a route that there is, with a body that is JSON."""
     words = _without_headers(command.words[1:])
+    if "-o" in words:
+        del words[words.index("-o") :]
     *options, address = (word for word in words if word != "-d")
     body = [options.pop(), address] if address.startswith("{") else []
     if body:
@@ -257,6 +259,11 @@ def check_infer(command: Command) -> None:
     else:
         assert {value[:1] for name, _, value in forms if name == UPLOADS} == {"@"}
         read_form_fields((name, value) for name, _, value in forms if name != UPLOADS)
+
+
+def check_unpacking(command: Command) -> None:
+    """It unpacks what an export has written."""
+    assert command.words[-2:] == ("cells.zip", "cells")
 
 
 def _without_headers(words: Sequence[str]) -> list[str]:
@@ -333,7 +340,7 @@ TABLE: Sequence[Row] = (
     Row(
         pattern=(
             r"curl (-X (POST|DELETE) )?(-H ('.*?'|\".*?\") )*'?http://localhost:\d+/api/v1/\S+"
-            r"( -d '.*')?"
+            r"( -d '.*')?( -o \S+)?"
         ),
         check=check_api,
         run_by="tests/http/test_api.py",
@@ -347,6 +354,11 @@ TABLE: Sequence[Row] = (
         pattern=r"TOKEN=.*",
         check=check_token,
         run_by="tests/unit/cli/test_tokens_command.py",
+    ),
+    Row(
+        pattern=r"python -m zipfile -e \S+ \S+",
+        check=check_unpacking,
+        run_by="tests/unit/cli/test_projects_command.py",
     ),
     Row(
         pattern=r"ml-backend projects \w+.*",

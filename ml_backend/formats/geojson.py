@@ -46,7 +46,7 @@ def write_geojson(
     separator = b""
     for shape in trace_shapes(labels):
         score = None if scores is None else float(scores[shape.label - 1])
-        feature = feature_of(
+        feature = _feature(
             shape, score, name=name, object_type=object_type, classification=classification
         )
         file.write(separator)
@@ -55,7 +55,7 @@ def write_geojson(
     file.write(b"]}\n")
 
 
-def feature_of(
+def _feature(
     shape: Shape,
     score: float | None,
     *,

@@ -385,6 +385,9 @@ ROUTES = [
     ("GET", "/api/v1/models/x/pictures/cluster-1.png"),
     ("POST", "/api/v1/models/x/activate"),
     ("POST", "/api/v1/models/x/archive"),
+    ("POST", "/api/v1/models/x/export"),
+    ("GET", "/api/v1/projects"),
+    ("GET", "/api/v1/projects/1/export"),
     ("GET", "/api/v1/activations"),
 ]
 
@@ -396,6 +399,7 @@ def test_every_route_of_the_api_is_tested(backend: Backend) -> None:
             method.upper(),
             path.replace("{session_id}", NOWHERE)
             .replace("{name}", "x")
+            .replace("{project}", "1")
             .replace("{file}", "cluster-1.png"),
         )
         for path, methods in paths.items()
