@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ml_backend.bootstrap.networks import records_for, resolver
+from ml_backend.bootstrap.own_folder import own_folder
 from ml_backend.bootstrap.records import open_database
 from ml_backend.bootstrap.sessions import data_roots
 from ml_backend.bootstrap.training import models_folder
 from ml_backend.domain import Component
 from ml_backend.engines.device_profile import open_device
 from ml_backend.engines.network_store import load_on_cpu
-from ml_backend.errors import BackendError, EngineError, SettingsError, StoreError
-from ml_backend.imaging.incoming import open_incoming
+from ml_backend.errors import BackendError, EngineError, SettingsError
 from ml_backend.model_files.known import model_names
 from ml_backend.processes.engine_export import ExportWork
 from ml_backend.processes.export_child import (
@@ -100,21 +99,11 @@ def open_exports(settings: Settings) -> Iterator[ExportWork]:
     Raises:
         StoreError: there is no such folder and none can be made.
     """
-    parent = settings.data_dir / "exports"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder, lock = open_incoming(parent)
-    except OSError as error:
-        raise StoreError(
-            f"{parent} cannot be made or written ({error.strerror or error}); see to the room on "
-            "its disk and to its permissions."
-        ) from error
-    try:
-        with ExportWork(export_in_child, parent=folder) as work:
-            yield work
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.close()
+    with (
+        own_folder(settings.data_dir / "exports") as folder,
+        ExportWork(export_in_child, parent=folder) as work,
+    ):
+        yield work
 
 
 def _exporter(resolve: Callable[[str], Component]) -> ModelExporter:

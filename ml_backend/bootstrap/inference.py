@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ml_backend.bootstrap.images import build_decoder
 from ml_backend.bootstrap.label_studio import configured_access
+from ml_backend.bootstrap.own_folder import own_folder
 from ml_backend.bootstrap.records import MEGABYTE
 from ml_backend.bootstrap.sessions import data_roots
 from ml_backend.bootstrap.training import models_folder
 from ml_backend.domain import Component, Fetcher, FlowSegmenter
-from ml_backend.errors import StoreError
-from ml_backend.imaging.incoming import open_incoming
 from ml_backend.model_files.known import model_names
 from ml_backend.service.dataset_sources import AllowedPaths
 from ml_backend.service.inference import Inference
@@ -54,7 +51,7 @@ def open_inference(
         paths=AllowedPaths([*roots, models_folder(settings)]),
         default=settings.model,
     )
-    with _own_folder(settings.data_dir / "infer") as folder:
+    with own_folder(settings.data_dir / "infer") as folder:
         yield Inference(
             sources=ImageSources(
                 fetcher=fetcher,
@@ -70,21 +67,3 @@ def open_inference(
             folder=folder,
             budget_s=settings.infer_budget_s,
         )
-
-
-@contextmanager
-def _own_folder(parent: Path) -> Iterator[Path]:
-    """Give a folder of this process, and remove those of engines that are gone."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder, lock = open_incoming(parent)
-    except OSError as error:
-        raise StoreError(
-            f"{parent} cannot be made or written ({error.strerror or error}); see to the room on "
-            "its disk and to its permissions."
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.close()

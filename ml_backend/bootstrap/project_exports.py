@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,10 +11,10 @@ from pathlib import Path
 from ml_backend.bootstrap.engine_requests import find_project as project_key
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
+from ml_backend.bootstrap.own_folder import own_folder
 from ml_backend.bootstrap.records import open_database
 from ml_backend.domain import ProjectKey
-from ml_backend.errors import Conflict, EngineError, NotFound, StoreError
-from ml_backend.imaging.incoming import open_incoming
+from ml_backend.errors import Conflict, EngineError, NotFound
 from ml_backend.labelstudio.controls import parse_label_config
 from ml_backend.labelstudio.stored_predictions import StoredPredictions
 from ml_backend.processes.engine_export import ExportWork
@@ -38,8 +37,6 @@ from ml_backend.store.database import Database
 from ml_backend.store.predictions import KeptPredictions
 from ml_backend.store.projects import Projects
 from ml_backend.store.releases import Releases
-
-_NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 
 
 def export_project_here(
@@ -68,7 +65,7 @@ def export_project(
     request: ProjectExportRequest,
     folder: Path,
     *,
-    should_stop: Callable[[], bool] = _NEVER,
+    should_stop: Callable[[], bool] = lambda: False,
     on_task: Callable[[int], None] = lambda _done: None,
 ) -> ExportedProject:
     """Return the archive of a project, written into an empty folder.
@@ -152,21 +149,11 @@ def open_project_exports(settings: Settings, database: Database) -> Iterator[Exp
     Raises:
         StoreError: there is no such folder and none can be made.
     """
-    parent = settings.data_dir / "project-exports"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder, lock = open_incoming(parent)
-    except OSError as error:
-        raise StoreError(
-            f"{parent} cannot be made or written ({error.strerror or error}); see to the room on "
-            "its disk and to its permissions."
-        ) from error
-    try:
-        with ExportWork(partial(_for_engine, settings, database), parent=folder) as work:
-            yield work
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.close()
+    with (
+        own_folder(settings.data_dir / "project-exports") as folder,
+        ExportWork(partial(_for_engine, settings, database), parent=folder) as work,
+    ):
+        yield work
 
 
 def _for_engine(

@@ -92,7 +92,7 @@ def _written_aside(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
         with _disk_problems(path):
             aside.replace(path)
-    except BaseException:
+    except BaseException:  # also a wish to stop: raised again, no half file is left behind
         with contextlib.suppress(OSError):
             aside.unlink()
         raise

@@ -100,7 +100,7 @@ class _Exchange(httpx.SyncByteStream):
         self._run = self._portal.start_task_soon(self._answer)
         try:
             return self._next()
-        except BaseException:
+        except BaseException:  # also a wish to stop: raised again, the application is let go
             self.close()
             raise
 

@@ -30,7 +30,7 @@ def read_page(content: bytes, kind: type[Item]) -> Page[Item]:
     Raises:
         ServerError: it is something else.
     """
-    return read_answer(content, Page[kind])  # type: ignore[valid-type]
+    return read_answer(content, Page[kind])  # type: ignore[valid-type]  # known at run time
 
 
 def all_pages(
