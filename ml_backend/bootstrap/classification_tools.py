@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ml_backend import __version__
 from ml_backend.bootstrap.embeddings import (
@@ -21,6 +20,7 @@ from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.learning import default_models, learning_defaults
 from ml_backend.bootstrap.training import models_folder
+from ml_backend.bootstrap.workplace import Workplace
 from ml_backend.engines import descriptors
 from ml_backend.engines.classifier import Classifier
 from ml_backend.engines.classifier_file import from_file
@@ -32,12 +32,10 @@ from ml_backend.engines.image_embeddings import (
 from ml_backend.errors import LabelStudioError, ModelError
 from ml_backend.labelstudio.learning_options import read_learning_options
 from ml_backend.labelstudio.targets import ChoicesTarget, asked_by
-from ml_backend.learning import LearningOptions, Session
+from ml_backend.learning import LearningOptions
 from ml_backend.model_files.version_folders import Publisher
 from ml_backend.service.project_pictures import project_pictures
-from ml_backend.settings import Settings
 from ml_backend.store.annotations import AnnotationLedger
-from ml_backend.store.database import Database
 from ml_backend.store.projects import Projects
 from ml_backend.store.splits import Splits
 from ml_backend.store.versions import Versions
@@ -48,67 +46,42 @@ from ml_backend.training.classification import (
     ClassificationTools,
     Clustered,
 )
-from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome
 from ml_backend.training.project_images import ProjectImages
-from ml_backend.training.session_log import SessionLog
 
 LIBRARIES = ("numpy", "scikit-learn", "safetensors")
 
 FloatArray = npt.NDArray[np.float32]
 
 
-def classify_on(
-    settings: Settings,
-    database: Database,
-    session: Session,
-    target: ChoicesTarget,
-    label_config: str,
-    *,
-    journal: SessionLog,
-    interruption: Interruption,
-    folder: Path,
-    device: torch.device,
-) -> Outcome:
-    """Run a session in this process; see `training.outcome.guarded` for what it raises."""
-    workshop = ClassificationWorkshop(
-        settings, database, session, target, label_config, journal, interruption, device
-    )
+def classify_at(place: Workplace, target: ChoicesTarget, label_config: str) -> Outcome:
+    """Run a session that learns classes; see `training.outcome.guarded` for what it raises."""
     return ClassificationRun(
-        session,
-        workshop.tools(),
-        journal=journal,
-        interruption=interruption,
-        folder=folder,
+        place.session,
+        ClassificationWorkshop(place, target, label_config).tools(),
+        journal=place.journal,
+        interruption=place.interruption,
+        folder=place.folder,
     ).run()
 
 
 class ClassificationWorkshop:
     """Makes the tools of one session."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        session: Session,
-        target: ChoicesTarget,
-        label_config: str,
-        journal: SessionLog,
-        interruption: Interruption,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, place: Workplace, target: ChoicesTarget, label_config: str) -> None:
         """Keep the collaborators, and open the embedder.
 
         Raises:
             ModelError: it is not on this machine.
         """
+        settings, database, session = place.settings, place.database, place.session
         self._settings, self._database, self._session = settings, database, session
-        self._target, self._journal, self._interruption = target, journal, interruption
+        self._target, self._journal, self._interruption = target, place.journal, place.interruption
         self._projects, self._versions = Projects(database), Versions(database)
         self._asked = asked_by(target.controls[0], default_models(settings))
         self._embedder = find_embedder(settings, database, target)
         self._embeddings = ImageEmbeddings(
-            open_embedder(self._embedder, device), open_embedding_cache(settings)
+            open_embedder(self._embedder, place.device), open_embedding_cache(settings)
         )
         self._project_embedder = project_embedder(
             settings,

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-
-import torch
 
 from ml_backend.bootstrap.dataset_archives import close_dataset, open_dataset
 from ml_backend.bootstrap.images import build_decoder
 from ml_backend.bootstrap.networks import resolver
-from ml_backend.bootstrap.restarting import open_restart
 from ml_backend.bootstrap.training import models_folder
 from ml_backend.bootstrap.training_bench import TrainingBench, component_of
+from ml_backend.bootstrap.workplace import Workplace
 from ml_backend.datasets import StoredDataset
 from ml_backend.domain import Component, SegmentationOptions, Segmenter
-from ml_backend.engines.cellpose import open_segmenter
 from ml_backend.errors import TrainingError
-from ml_backend.learning import Promotion, Session
+from ml_backend.learning import Promotion
 from ml_backend.model_files.version_folders import Publisher
 from ml_backend.service.curves import curves_picture
-from ml_backend.settings import Settings
-from ml_backend.store.database import Database
 from ml_backend.store.datasets import Datasets
 from ml_backend.store.sessions import Sessions
 from ml_backend.store.splits import Splits
@@ -32,67 +26,28 @@ from ml_backend.training.dataset_verdict import judge_for_dataset
 from ml_backend.training.folder_dataset import FolderDataset
 from ml_backend.training.folders import DATASET
 from ml_backend.training.frozen_dataset import FrozenDataset, Keep
-from ml_backend.training.interruption import Interruption
-from ml_backend.training.outcome import Outcome
-from ml_backend.training.session import SessionRun, SessionTools
-from ml_backend.training.session_log import SessionLog
+from ml_backend.training.session import SessionTools
 
 CURVES = "curves.png"  # in the folder of a version that was trained on a dataset
 MEGAPIXEL = 1_000_000
 
 
-def train_on_dataset(
-    settings: Settings,
-    database: Database,
-    session: Session,
-    *,
-    journal: SessionLog,
-    interruption: Interruption,
-    folder: Path,
-    device: torch.device,
-) -> Outcome:
-    """Run a session in this process; see `training.outcome.guarded` for what it raises."""
-    with open_segmenter(
-        device, max_networks=settings.max_networks, flow_cache_mb=settings.flow_cache_mb
-    ) as segmenter:
-        workshop = DatasetWorkshop(
-            settings, database, session, journal, interruption, folder, device, segmenter
-        )
-        return SessionRun(
-            session,
-            workshop.tools(),
-            journal=journal,
-            interruption=interruption,
-            folder=folder,
-        ).run()
-
-
 class DatasetWorkshop:
     """Makes the tools of one session."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        session: Session,
-        journal: SessionLog,
-        interruption: Interruption,
-        folder: Path,
-        device: torch.device,
-        segmenter: Segmenter,
-    ) -> None:
+    def __init__(self, place: Workplace, segmenter: Segmenter) -> None:
         """Keep the collaborators."""
-        self._settings, self._database, self._session = settings, database, session
-        self._journal, self._folder, self._device = journal, folder, device
-        self._frozen = FrozenDataset(folder / DATASET)
+        self._place = place
+        self._settings, self._database, self._session = (
+            place.settings,
+            place.database,
+            place.session,
+        )
+        self._frozen = FrozenDataset(place.folder / DATASET)
         self._bench = TrainingBench(
-            session=session,
-            journal=journal,
-            interruption=interruption,
-            folder=folder,
-            device=device,
+            place=place,
             segmenter=segmenter,
-            options=SegmentationOptions(clahe=bool(session.parameters.clahe)),
+            options=SegmentationOptions(clahe=bool(place.session.parameters.clahe)),
         )
 
     def tools(self) -> SessionTools:
@@ -104,13 +59,13 @@ class DatasetWorkshop:
             StoreError
         """
         base = self._base()
-        start = self._frozen.start() or self._restarted(base) or base
+        start = self._frozen.start() or self._place.restarted(base) or base
         return SessionTools(
             dataset=partial(
                 self._frozen.load_or,
                 self._build,
                 start,
-                tell=lambda dataset: self._journal.tell(**dataset.report),
+                tell=lambda dataset: self._place.journal.tell(**dataset.report),
             ),
             base=base,
             start=start,
@@ -128,15 +83,7 @@ class DatasetWorkshop:
 
     def _base(self) -> Component:
         requested = self._session.base or self._settings.model
-        return resolver(self._settings, str(self._device), self._database)(requested)
-
-    def _restarted(self, base: Component) -> Component | None:
-        """Return what the session goes on from, where it goes on from another one."""
-        if self._session.restarted_from is None:
-            return None
-        return open_restart(
-            self._settings, self._database, self._session, self._folder, base
-        ).start()
+        return resolver(self._settings, str(self._place.device), self._database)(requested)
 
     def _build(self, keep: Keep) -> Dataset:
         builder = FolderDataset(
@@ -147,11 +94,13 @@ class DatasetWorkshop:
             on_image=self._bench.go_on,
         )
         stored = self._stored()
-        found = open_dataset(self._settings, stored.source, self._folder, on_file=self._bench.go_on)
+        found = open_dataset(
+            self._settings, stored.source, self._place.folder, on_file=self._bench.go_on
+        )
         try:
             return builder.build(stored, found, self._session.parameters)
         finally:
-            close_dataset(self._folder)
+            close_dataset(self._place.folder)
 
     def _stored(self) -> StoredDataset:
         stored = Datasets(self._database).by_key(self._session.project)

@@ -8,20 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ml_backend.bootstrap.classification_tools import classify_on
-from ml_backend.bootstrap.dataset_tools import train_on_dataset
+from ml_backend.bootstrap.classification_tools import classify_at
+from ml_backend.bootstrap.dataset_tools import DatasetWorkshop
 from ml_backend.bootstrap.images import build_decoder, build_fetcher
 from ml_backend.bootstrap.label_studio import access_of, label_studio_of
 from ml_backend.bootstrap.learning import default_models, learning_defaults
 from ml_backend.bootstrap.networks import resolver
-from ml_backend.bootstrap.restarting import open_restart
 from ml_backend.bootstrap.training import models_folder
 from ml_backend.bootstrap.training_bench import TrainingBench, component_of
+from ml_backend.bootstrap.workplace import Workplace, fine_tune_at
 from ml_backend.datasets import is_dataset
 from ml_backend.domain import Component, Image, Segmenter
-from ml_backend.engines.cellpose import open_segmenter
 from ml_backend.engines.device_profile import open_device
 from ml_backend.errors import TrainingError
 from ml_backend.labelstudio.controls import parse_label_config
@@ -52,7 +49,7 @@ from ml_backend.training.gate import judge
 from ml_backend.training.interruption import Interruption
 from ml_backend.training.outcome import Outcome
 from ml_backend.training.prediction_authors import PredictionAuthors
-from ml_backend.training.session import SessionRun, SessionTools
+from ml_backend.training.session import SessionTools
 from ml_backend.training.session_log import SessionLog
 
 
@@ -84,42 +81,21 @@ def work_on(
     threads = settings.training_threads
     take_second_place(device, threads=threads, gpu_share=settings.training_gpu_share)
     journal = SessionLog(Sessions(database), lease, session, listener=listener)
+    place = Workplace(
+        settings=settings,
+        database=database,
+        session=session,
+        journal=journal,
+        interruption=interruption,
+        folder=folder,
+        device=device,
+    )
     if is_dataset(session.project):
-        return train_on_dataset(
-            settings,
-            database,
-            session,
-            journal=journal,
-            interruption=interruption,
-            folder=folder,
-            device=device,
-        )
+        return fine_tune_at(place, DatasetWorkshop)
     project, found = find_subject(database, session)
     if isinstance(found, ChoicesTarget):
-        return classify_on(
-            settings,
-            database,
-            session,
-            found,
-            project.label_config,
-            journal=journal,
-            interruption=interruption,
-            folder=folder,
-            device=device,
-        )
-    with open_segmenter(
-        device, max_networks=settings.max_networks, flow_cache_mb=settings.flow_cache_mb
-    ) as segmenter:
-        workshop = Workshop(
-            settings, database, session, journal, interruption, folder, device, segmenter
-        )
-        return SessionRun(
-            session,
-            workshop.tools(),
-            journal=journal,
-            interruption=interruption,
-            folder=folder,
-        ).run()
+        return classify_at(place, found, project.label_config)
+    return fine_tune_at(place, Workshop)
 
 
 def find_subject(database: Database, session: Session) -> tuple[Project, AnyTarget]:
@@ -149,34 +125,24 @@ def _changed(session: Session) -> str:
 class Workshop:
     """Makes the tools of one session."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        session: Session,
-        journal: SessionLog,
-        interruption: Interruption,
-        folder: Path,
-        device: torch.device,
-        segmenter: Segmenter,
-    ) -> None:
+    def __init__(self, place: Workplace, segmenter: Segmenter) -> None:
         """Keep the collaborators, and read what the session is about.
 
         Raises:
             TrainingError, ModelError, StoreError: as `tools`.
         """
-        self._settings, self._database, self._session = settings, database, session
-        self._journal, self._device, self._folder = journal, device, folder
-        self._frozen = FrozenDataset(folder / DATASET)
-        self._projects, self._versions = Projects(database), Versions(database)
+        self._place = place
+        self._settings, self._database, self._session = (
+            place.settings,
+            place.database,
+            place.session,
+        )
+        self._frozen = FrozenDataset(place.folder / DATASET)
+        self._projects, self._versions = Projects(self._database), Versions(self._database)
         self._subject = self._read_subject()
         first = self._subject.target.teachers[0]  # its options decide what is served
         self._bench = TrainingBench(
-            session=session,
-            journal=journal,
-            interruption=interruption,
-            folder=folder,
-            device=device,
+            place=place,
             segmenter=segmenter,
             options=first.segmentation,
             score_threshold=first.score_threshold,
@@ -190,8 +156,8 @@ class Workshop:
             ModelError: the base network is not on this machine.
             StoreError
         """
-        subject, journal = self._subject, self._journal
-        taken = self._restarted()
+        subject, journal = self._subject, self._place.journal
+        taken = self._place.restarted(subject.base)
         start = self._frozen.start() or taken or self._first_start()
         return SessionTools(
             dataset=partial(
@@ -238,7 +204,7 @@ class Workshop:
         resolved = Components(self._database).resolved(requested)
         if resolved is not None and Path(resolved.path).is_file():
             return resolved
-        return resolver(self._settings, str(self._device), self._database)(requested)
+        return resolver(self._settings, str(self._place.device), self._database)(requested)
 
     def _served(self) -> list[Component]:
         serving = self._versions.serving(self._session.project)
@@ -249,19 +215,11 @@ class Workshop:
         }
         return list(networks.values())
 
-    def _restarted(self) -> Component | None:
-        """Return what the session goes on from, where it goes on from another one."""
-        if self._session.restarted_from is None:
-            return None
-        return open_restart(
-            self._settings, self._database, self._session, self._folder, self._subject.base
-        ).start()
-
     def _first_start(self) -> Component:
         served = self._served() if self._session.parameters.from_active else []
         usable = [component for component in served if Path(component.path).is_file()]
         if served and not usable:
-            self._journal.tell(
+            self._place.journal.tell(
                 start=f"{served[0].name}, which is served, is no longer on this machine; the "
                 "training starts from the base network instead."
             )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ml_backend import __version__
+from ml_backend.bootstrap.workplace import Workplace
 from ml_backend.domain import (
     Component,
     Image,
@@ -21,16 +22,14 @@ from ml_backend.domain import (
 )
 from ml_backend.engines.catalogue import file_sha256
 from ml_backend.engines.networks import load_network
-from ml_backend.learning import EpochPoint, Session
+from ml_backend.learning import EpochPoint
 from ml_backend.training.annotated_image import AnnotatedImage
 from ml_backend.training.dataset import Dataset
 from ml_backend.training.fine_tuned import FineTuned
-from ml_backend.training.interruption import Interruption
 from ml_backend.training.pixel_scores import PixelScores
 from ml_backend.training.progress import Progress
 from ml_backend.training.scoring import ImageScore, score
 from ml_backend.training.segmentation import fine_tune
-from ml_backend.training.session_log import SessionLog
 
 # Medians of single images that differ more: no one scale fits all, for crops are drawn at 0.65 to
 # 1.35 times the network's own.
@@ -43,11 +42,7 @@ LIBRARIES = ("torch", "cellpose", "numpy", "safetensors")
 class TrainingBench:
     """Trains and scores networks for one session."""
 
-    session: Session
-    journal: SessionLog
-    interruption: Interruption
-    folder: Path  # the session's own; outlives this process
-    device: torch.device
+    place: Workplace
     segmenter: Segmenter
     options: SegmentationOptions  # as what is trained will be served
     score_threshold: float = 0.0  # 0..1; objects that score lower are not shown
@@ -58,8 +53,8 @@ class TrainingBench:
         Raises:
             Interrupted, SessionLost, StoreError
         """
-        self.interruption.check(patience_s=patience_s)
-        self.journal.part()
+        self.place.interruption.check(patience_s=patience_s)
+        self.place.journal.part()
 
     def segment(self, image: Image, component: Component) -> Segmentation:
         """Return what a network finds in an image, as it would be shown.
@@ -107,22 +102,22 @@ class TrainingBench:
             hold_out=dataset.hold_out,
             diameter=dataset.diameter or 0.0,
             per_image_scale=dataset.diameter_spread > LARGEST_SPREAD,
-            parameters=self.session.parameters,
+            parameters=self.place.session.parameters,
             options=self.options,
             folder=folder,
-            device=self.device,
+            device=self.place.device,
             on_epoch=on_epoch,
             on_step=on_step,
             should_stop=should_stop,
             score=score,
             pixels=pixels,
             # what lies in the session's folder leaves with it
-            keeps_whole=Path(start.path).is_relative_to(self.folder),
+            keeps_whole=Path(start.path).is_relative_to(self.place.folder),
         )
 
     def facts(self) -> Mapping[str, Any]:
         """Return what a version's manifest says of how it was made."""
-        session = self.session
+        session = self.place.session
         return {
             "project": str(session.project),
             "parameters": session.parameters.canonical(),
@@ -135,7 +130,7 @@ class TrainingBench:
                 "label-studio-cell-backend": __version__,
                 **{name: importlib.metadata.version(name) for name in LIBRARIES},
             },
-            "device": str(self.device),
+            "device": str(self.place.device),
             **({"restarted_from": session.restarted_from} if session.restarted_from else {}),
         }
 

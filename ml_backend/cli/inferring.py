@@ -10,6 +10,19 @@ import typer
 
 from ml_backend.cli.backend import named_server
 from ml_backend.cli.console import complaints, console, fail, sentences
+from ml_backend.cli.segmentation_options import (
+    CellProbabilityThreshold,
+    Channels,
+    Clahe,
+    Diameter,
+    Flows,
+    FlowThreshold,
+    Iterations,
+    MinSize,
+    Plane,
+    ScoreThreshold,
+    channel_numbers,
+)
 from ml_backend.client import Client, InferOptions
 from ml_backend.client.address import DEFAULT_URL
 from ml_backend.errors import BackendError, ServerUnreachable, Unauthorized
@@ -40,22 +53,15 @@ def infer(
             help="A model's name or a session's id; default: what the backend's MODEL is."
         ),
     ] = None,
-    diameter: Annotated[
-        float | None, typer.Option(min=1, help="Of the objects, in pixels; default: estimated.")
-    ] = None,
-    flow_threshold: Annotated[float, typer.Option(min=0, help="Largest flow error.")] = 0.4,
-    cellprob_threshold: Annotated[float, typer.Option(help="Smallest cell probability.")] = 0.0,
-    iterations: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, help="Steps along the flows; default: from the diameter."),
-    ] = None,
-    score_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Smallest score of an object, from 0 to 1.")
-    ] = 0.0,
-    min_size: Annotated[int, typer.Option(min=0, help="Smallest object, in pixels.")] = 15,
-    clahe: Annotated[bool, typer.Option(help="Equalise the contrast first.")] = False,
-    plane: Annotated[int | None, typer.Option(min=0, help="Of a stack; 0 = first.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Such as 0 or 0,2; 0 = first.")] = None,
+    diameter: Diameter = None,
+    flow_threshold: FlowThreshold = 0.4,
+    cellprob_threshold: CellProbabilityThreshold = 0.0,
+    iterations: Iterations = None,
+    score_threshold: ScoreThreshold = 0.0,
+    min_size: MinSize = 15,
+    clahe: Clahe = False,
+    plane: Plane = None,
+    channels: Channels = None,
     answer_format: Annotated[
         AnswerFormat,
         typer.Option(
@@ -63,9 +69,7 @@ def infer(
             help="Of the masks: label images, ROIs for ImageJ, GeoJSON for QuPath, COCO or JSON.",
         ),
     ] = AnswerFormat.TIF,
-    flows: Annotated[
-        bool, typer.Option(help="Write flows, cell probability and final positions, too.")
-    ] = False,
+    flows: Flows = False,
 ) -> None:
     """Segment images with a running backend: that of --server, ML_BACKEND_URL or this machine.
 
@@ -105,19 +109,6 @@ def infer(
             console.print(f"{image} -> {written}", markup=False, highlight=False, soft_wrap=True)
     if failed:
         fail(f"{failed} of {len(images)} images could not be segmented.")
-
-
-def channel_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Return the channels that a person names, such as 0,2; leaves where they are none."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        fail(f"--channels {text!r} is not a list of numbers such as 0 or 0,2.")
-    if any(number < 0 for number in numbers) or len(numbers) > 3:
-        fail("--channels takes one to three numbers from 0 on.")
-    return numbers
 
 
 def _make(folder: Path) -> None:

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from ml_backend.cli.console import begin, complaints, console, fail, sentences
-from ml_backend.cli.inferring import channel_numbers
+from ml_backend.cli.segmentation_options import (
+    CellProbabilityThreshold,
+    Channels,
+    Clahe,
+    Diameter,
+    Flows,
+    FlowThreshold,
+    Iterations,
+    MinSize,
+    Plane,
+    ScoreThreshold,
+    channel_numbers,
+)
 from ml_backend.errors import BackendError
 
 
@@ -35,22 +47,15 @@ def predict(
             help="A model's name, a session's id or the path of a checkpoint; default: MODEL."
         ),
     ] = None,
-    diameter: Annotated[
-        float | None, typer.Option(min=1, help="Of the objects, in pixels; default: estimated.")
-    ] = None,
-    flow_threshold: Annotated[float, typer.Option(min=0, help="Largest flow error.")] = 0.4,
-    cellprob_threshold: Annotated[float, typer.Option(help="Smallest cell probability.")] = 0.0,
-    iterations: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, help="Steps along the flows; default: from the diameter."),
-    ] = None,
-    score_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Smallest score of an object, from 0 to 1.")
-    ] = 0.0,
-    min_size: Annotated[int, typer.Option(min=0, help="Smallest object, in pixels.")] = 15,
-    clahe: Annotated[bool, typer.Option(help="Equalise the contrast first.")] = False,
-    plane: Annotated[int | None, typer.Option(min=0, help="Of a stack; 0 = first.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Such as 0 or 0,2; 0 = first.")] = None,
+    diameter: Diameter = None,
+    flow_threshold: FlowThreshold = 0.4,
+    cellprob_threshold: CellProbabilityThreshold = 0.0,
+    iterations: Iterations = None,
+    score_threshold: ScoreThreshold = 0.0,
+    min_size: MinSize = 15,
+    clahe: Clahe = False,
+    plane: Plane = None,
+    channels: Channels = None,
     file_format: Annotated[
         FileFormat,
         typer.Option(
@@ -58,9 +63,7 @@ def predict(
             help="Of the masks: label images, ROIs for ImageJ, GeoJSON for QuPath, or COCO.",
         ),
     ] = FileFormat.TIF,
-    flows: Annotated[
-        bool, typer.Option(help="Write flows, cell probability and final positions, too.")
-    ] = False,
+    flows: Flows = False,
 ) -> None:
     """Segment image files: masks and an overlay picture for each."""
     from rich.markup import escape

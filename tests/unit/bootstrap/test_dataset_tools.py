@@ -16,6 +16,7 @@ import torch
 from ml_backend.bootstrap import dataset_archives
 from ml_backend.bootstrap.dataset_tools import CURVES, DatasetWorkshop
 from ml_backend.bootstrap.networks import resolver
+from ml_backend.bootstrap.workplace import Workplace
 from ml_backend.datasets import DATASET_CONTROLS, DatasetSource
 from ml_backend.engines.cellpose import open_segmenter
 from ml_backend.errors import TrainingError
@@ -106,17 +107,18 @@ class Laboratory:
         folder = self.folder_of(session)
         folder.mkdir(parents=True, exist_ok=True)
 
+        place = Workplace(
+            settings=self.settings,
+            database=self.database,
+            session=now,
+            journal=journal,
+            interruption=self.interruption,
+            folder=folder,
+            device=torch.device("cpu"),
+        )
+
         def work() -> Outcome:
-            workshop = DatasetWorkshop(
-                self.settings,
-                self.database,
-                now,
-                journal,
-                self.interruption,
-                folder,
-                torch.device("cpu"),
-                self.segmenter,
-            )
+            workshop = DatasetWorkshop(place, self.segmenter)
             return SessionRun(
                 now,
                 workshop.tools(),

@@ -12,6 +12,7 @@ import torch
 
 from ml_backend.bootstrap.session_tools import Workshop
 from ml_backend.bootstrap.training import sessions_folder
+from ml_backend.bootstrap.workplace import Workplace
 from ml_backend.engines.catalogue import resolve_component
 from ml_backend.engines.cellpose import CellposeSegmenter, open_segmenter
 from ml_backend.learning import Session, SessionState, Trigger
@@ -76,17 +77,18 @@ class Runner:
         folder = self.folder_of(session)
         folder.mkdir(parents=True, exist_ok=True)
 
+        place = Workplace(
+            settings=self.settings,
+            database=self.database,
+            session=now,
+            journal=journal,
+            interruption=heard,
+            folder=folder,
+            device=torch.device("cpu"),
+        )
+
         def work() -> Outcome:
-            workshop = Workshop(
-                self.settings,
-                self.database,
-                now,
-                journal,
-                heard,
-                folder,
-                torch.device("cpu"),
-                self.segmenter,
-            )
+            workshop = Workshop(place, self.segmenter)
             return SessionRun(
                 now, workshop.tools(), journal=journal, interruption=heard, folder=folder
             ).run()

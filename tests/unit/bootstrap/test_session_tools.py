@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ml_backend.bootstrap.session_tools import Workshop
+from ml_backend.bootstrap.workplace import Workplace
 from ml_backend.domain import Component
 from ml_backend.engines.catalogue import resolve_component
 from ml_backend.engines.cellpose import open_segmenter
@@ -51,16 +52,16 @@ class Bench:
         )
         self.database = Database(f"sqlite:///{site.data_dir / 'records.sqlite3'}")
         self.segmenter = open_segmenter(torch.device("cpu"))
-        self.workshop = workshop(
-            settings,
-            self.database,
-            self.session,
-            self.journal,
-            Interruption(),
-            site.folder / "session",
-            torch.device("cpu"),
-            self.segmenter,
+        place = Workplace(
+            settings=settings,
+            database=self.database,
+            session=self.session,
+            journal=self.journal,
+            interruption=Interruption(),
+            folder=site.folder / "session",
+            device=torch.device("cpu"),
         )
+        self.workshop = workshop(place, self.segmenter)
 
     def furthest(self) -> list[int]:
         """Return how far the records say that the session has come."""
