@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -206,8 +207,15 @@ def shared_seed(program: Path) -> Path:
 
 def make_seed(program: Path, folder: Path) -> Path:
     """Make a data folder with all tables, the user and both API keys, unless it is there."""
-    if (folder / ACCOUNTS).exists():
-        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes want it at once
+        if not (folder / ACCOUNTS).exists():
+            _make_seed(program, folder)
+    return folder
+
+
+def _make_seed(program: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a start that was interrupted
     token = secrets.token_hex(20)
     server = LabelStudioServer(program, folder, port=free_port())
@@ -223,5 +231,6 @@ def make_seed(program: Path, folder: Path) -> Path:
     finally:
         server.stop()
     accounts = Accounts(legacy_token=token, personal_access_token=personal)
-    (folder / ACCOUNTS).write_text(json.dumps(asdict(accounts)))
-    return folder
+    aside = folder / f"{ACCOUNTS}.part"
+    aside.write_text(json.dumps(asdict(accounts)))
+    os.replace(aside, folder / ACCOUNTS)  # its being there says that the folder is whole
