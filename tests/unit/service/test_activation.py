@@ -23,6 +23,7 @@ from ml_backend.errors import (
     ConfigError,
     Conflict,
     LabelStudioError,
+    ModelNotFound,
     OutOfMemory,
     StoreError,
 )
@@ -500,6 +501,24 @@ def test_rolling_back_goes_to_the_version_before_and_then_to_the_base(engine: En
     assert [row for row in rows.predictions if row not in before] == [
         (task, engine.base) for task in (1, 2, 3)
     ]  # the base had none here; those of "one" were used again
+
+
+def test_a_rollback_to_a_model_that_was_deleted_since_changes_nothing(engine: Engine) -> None:
+    for name in ("one", "two"):
+        engine.publish(name)
+        engine.swap(name)
+    served = engine.served
+    engine.desk.delete(PROJECT, "one")
+    engine.faults["one"] = ModelNotFound("The weights of 'one' are gone.")
+
+    engine.desk.rollback(PROJECT, by="a test")
+    engine.activator.work()
+
+    assert engine.served == served
+    assert engine.last() == (ActivationState.FAILED, "The weights of 'one' are gone.")
+    engine.desk.activate_base(PROJECT, by="a test")  # the way that is left
+    engine.activator.work()
+    assert engine.served == engine.base
 
 
 def test_a_changed_label_config_keeps_the_trained_network(engine: Engine) -> None:
