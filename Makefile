@@ -41,7 +41,7 @@ demo-check: $(VENV)/.installed $(VENV_LABEL_STUDIO)/.installed ## the same witho
 test: $(VENV)/.installed-tests $(VENV_LABEL_STUDIO)/.installed $(VENV_TOOLKIT)/.installed lint ## every test, with a real Label Studio and a real browser
 	@tools/test_programs.sh
 	$(PYTEST) -n auto $(SMALL_TESTS) -m "$(NOT_EVERYWHERE)"
-	$(PYTEST) $(LARGE_TESTS) -m "$(NOT_EVERYWHERE)"
+	$(PYTEST) -n 2 --dist loadfile $(LARGE_TESTS) -m "$(NOT_EVERYWHERE)"
 
 test-quick: lint ## style, types, floors, unit, contract and HTTP tests
 	$(PYTEST) -n auto $(SMALL_TESTS) -m "$(NOT_EVERYWHERE) and not unhurried"
